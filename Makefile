@@ -1,0 +1,72 @@
+# Millrace's chores. `make` alone lists them; CI runs `make test` (.ci/run).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Go's own installer puts it where no PATH looks.
+export PATH := $(PATH):/usr/local/go/bin
+
+# The product, and beside it the real brokers' module, which is one of its own
+# so that what it needs never reaches a user's go.sum. tools/ has no tests.
+MODULES := . $(patsubst %/go.mod,%,$(wildcard peers/go.mod))
+
+# Where goroutines meet: the packages CI runs under the race detector as well.
+# `make check` runs all of them under it.
+RACE := $(wildcard mpmc supervise fanin replica)
+
+# Where benchmarks are. A package joins the table by being named here.
+BENCHMARKS := $(wildcard mpmc supervise fanin replica internal/seglog broker task gather)
+BENCH ?= .
+FUZZTIME ?= 10s
+
+# Runs one command line in every module: $(call each-module,go vet ./...)
+each-module = for module in $(MODULES); do ( cd $$module && $(1) ) || exit 1; done
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/millrace
+	go build -trimpath -o bin/millrace ./cmd/millrace
+
+# Commands that tests run: factor and xargs say what map should have said, ps
+# whether anything was left running. Without a C compiler Go has no race
+# detector, and CI does not insist on one: hence the question to go env.
+.PHONY: test
+test: ## what CI runs: build, vet and the whole test suite of every module
+	@tools/need factor=coreutils xargs=findutils ps=procps
+	@$(call each-module,go build -buildvcs=false ./... && go vet ./... && go test -timeout 5m ./...)
+	@if [ "$$(go env CGO_ENABLED)" = 1 ]; then \
+		go test -race -short -timeout 5m $(RACE:%=./%/...); \
+	else \
+		echo 'no C compiler: left out the race detector'; \
+	fi
+
+.PHONY: check
+check: .bin/golangci-lint ## before a commit is shown: format, vet, lint, and every test under the race detector
+	@tools/need factor=coreutils xargs=findutils ps=procps 'gcc=gcc libc6-dev'
+	@unformatted=$$(.bin/gofumpt -l .); if [ -n "$$unformatted" ]; then \
+		echo 'not formatted (make fmt):'; echo "$$unformatted"; exit 1; \
+	fi
+	@$(call each-module,go vet ./... && $(CURDIR)/.bin/golangci-lint run ./... && go test -race -timeout 10m ./...)
+
+.PHONY: fmt
+fmt: .bin/golangci-lint ## format every Go file with gofumpt
+	.bin/gofumpt -w .
+
+.PHONY: bench
+bench: ## run the benchmarks: BENCH=REGEXP for some of them
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m $(BENCHMARKS:%=./%)
+
+.PHONY: fuzz
+fuzz: ## run every Fuzz target for a while: FUZZTIME=1m for longer
+	tools/fuzz $(FUZZTIME)
+
+# gofumpt and golangci-lint, at the versions that tools/go.mod names. They are
+# compiled once, which takes some minutes.
+.bin/golangci-lint: tools/go.mod tools/go.sum
+	mkdir -p .bin
+	cd tools && go build -o ../.bin/ tool
+	touch $@
