@@ -1,0 +1,2 @@
+// Package worker answers the tasks of a queue with supervised replicas of a handler.
+package worker
