@@ -35,7 +35,7 @@ build: ## build bin/millrace
 # whether anything was left running. Without a C compiler Go has no race
 # detector, and CI does not insist on one: hence the question to go env.
 .PHONY: test
-test: ## what CI runs: build, vet and the whole test suite of every module
+test: ## what CI runs: build, vet and the whole test suite
 	@tools/need factor=coreutils xargs=findutils ps=procps
 	@$(call each-module,go build -buildvcs=false ./... && go vet ./... && go test -timeout 5m ./...)
 	@if [ "$$(go env CGO_ENABLED)" = 1 ]; then \
@@ -45,7 +45,7 @@ test: ## what CI runs: build, vet and the whole test suite of every module
 	fi
 
 .PHONY: check
-check: .bin/golangci-lint ## before a commit is shown: format, vet, lint, and every test under the race detector
+check: .bin/golangci-lint ## what a change passes before it is merged: format, vet, lint, all tests under the race detector
 	@tools/need factor=coreutils xargs=findutils ps=procps 'gcc=gcc libc6-dev'
 	@unformatted=$$(.bin/gofumpt -l .); if [ -n "$$unformatted" ]; then \
 		echo 'not formatted (make fmt):'; echo "$$unformatted"; exit 1; \
