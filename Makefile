@@ -11,12 +11,15 @@ export PATH := $(PATH):/usr/local/go/bin
 # so that what it needs never reaches a user's go.sum. tools/ has no tests.
 MODULES := . $(patsubst %/go.mod,%,$(wildcard peers/go.mod))
 
+# The folders among these that hold a package, as go's arguments.
+packages = $(foreach folder,$(1),$(if $(wildcard $(folder)/*.go),./$(folder)))
+
 # Where goroutines meet: the packages CI runs under the race detector as well.
 # `make check` runs all of them under it.
-RACE := $(wildcard mpmc supervise fanin replica)
+RACE := $(call packages,mpmc supervise fanin replica)
 
 # Where benchmarks are. A package joins the table by being named here.
-BENCHMARKS := $(wildcard mpmc supervise fanin replica internal/seglog broker task gather)
+BENCHMARKS := $(call packages,mpmc supervise fanin replica internal/seglog broker task gather)
 BENCH ?= .
 FUZZTIME ?= 10s
 
@@ -39,7 +42,7 @@ test: ## what CI runs: build, vet and the whole test suite
 	@tools/need factor=coreutils xargs=findutils ps=procps
 	@$(call each-module,go build -buildvcs=false ./... && go vet ./... && go test -timeout 5m ./...)
 	@if [ "$$(go env CGO_ENABLED)" = 1 ]; then \
-		go test -race -short -timeout 5m $(RACE:%=./%/...); \
+		go test -race -short -timeout 5m $(RACE); \
 	else \
 		echo 'no C compiler: left out the race detector'; \
 	fi
@@ -58,7 +61,7 @@ fmt: .bin/golangci-lint ## format every Go file with gofumpt
 
 .PHONY: bench
 bench: ## run the benchmarks: BENCH=REGEXP for some of them
-	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m $(BENCHMARKS:%=./%)
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m $(BENCHMARKS)
 
 .PHONY: fuzz
 fuzz: ## run every Fuzz target for a while: FUZZTIME=1m for longer
