@@ -1,0 +1,312 @@
+package seglog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+)
+
+// FormatVersion is the version of the segment format that this package writes. It
+// reads this one only: there is no other yet.
+const FormatVersion = 1
+
+var (
+	// ErrNewerVersion is returned by Open for a segment that a later version of
+	// Millrace has written.
+	ErrNewerVersion = errors.New("seglog: written by a newer version of millrace")
+	// errBadHeader and errBadFooter say that the bytes are not one; callers fall back.
+	errBadHeader = errors.New("seglog: bad segment header")
+	errBadFooter = errors.New("seglog: bad segment footer")
+)
+
+// All integers are little-endian. All checksums are CRC-32C (Castagnoli).
+//
+// A header, of which two stand at the start of each segment:
+//
+//	0        8         12      16      24      32        40         60    64
+//	┌────────┬─────────┬───────┬───────┬───────┬─────────┬──────────┬─────┐
+//	│ magic  │ version │ zero  │ salt  │ base  │ created │ zero     │ crc │
+//	│ 8      │ u32     │ u32   │ u64   │ u64   │ i64 ns  │ 20       │ u32 │
+//	└────────┴─────────┴───────┴───────┴───────┴─────────┴──────────┴─────┘
+//
+// The salt is random: bytes of another segment, or of a payload that somebody made to
+// look like a record, do not pass the records' checksums.
+const (
+	headerSize  = 64
+	headersSize = 2 * headerSize
+	headerMagic = "millrace"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+type header struct {
+	salt    uint64
+	base    uint64
+	created int64
+}
+
+func appendHeader(b []byte, h header) []byte {
+	start := len(b)
+	b = append(b, headerMagic...)
+	b = binary.LittleEndian.AppendUint32(b, FormatVersion)
+	b = binary.LittleEndian.AppendUint32(b, 0)
+	b = binary.LittleEndian.AppendUint64(b, h.salt)
+	b = binary.LittleEndian.AppendUint64(b, h.base)
+	b = binary.LittleEndian.AppendUint64(b, uint64(h.created)) //nolint:gosec // two's complement, read back the same way
+	b = append(b, make([]byte, 20)...)
+	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
+}
+
+// parseHeader reads one header. Returns ErrNewerVersion for an intact header of a
+// later version, errBadHeader for anything else that is not a header.
+func parseHeader(b []byte) (header, error) {
+	if len(b) < headerSize || string(b[:8]) != headerMagic {
+		return header{}, errBadHeader
+	}
+	if crc32.Checksum(b[:headerSize-4], castagnoli) != binary.LittleEndian.Uint32(b[headerSize-4:]) {
+		return header{}, errBadHeader
+	}
+	if v := binary.LittleEndian.Uint32(b[8:]); v != FormatVersion {
+		return header{}, fmt.Errorf("%w: it has format %d, this version reads format %d", ErrNewerVersion, v, FormatVersion)
+	}
+	return header{
+		salt:    binary.LittleEndian.Uint64(b[16:]),
+		base:    binary.LittleEndian.Uint64(b[24:]),
+		created: int64(binary.LittleEndian.Uint64(b[32:])), //nolint:gosec // see appendHeader
+	}, nil
+}
+
+// Record is one message of the log. Headers and Body share memory with other records
+// and must not be changed.
+type Record struct {
+	// Seq is its sequence number, from 1.
+	Seq uint64
+	// Time is when it was appended, in nanoseconds since the Unix epoch.
+	Time int64
+	// Due is when it may first be delivered, on the same clock; 0 means at once.
+	Due int64
+	// Headers and Body are as they were appended; Headers is nil when there were none.
+	Headers, Body []byte
+}
+
+// A record:
+//
+//	0        4      8     16     24      32      33
+//	┌────────┬──────┬─────┬──────┬──────┬───────┬────────────────┬─────────┬──────┐
+//	│ length │ crc  │ seq │ time │ due  │ flags │ headers length │ headers │ body │
+//	│ u32    │ u32  │ u64 │ i64  │ i64  │ u8    │ uvarint        │         │      │
+//	└────────┴──────┴─────┴──────┴──────┴───────┴────────────────┴─────────┴──────┘
+//	         └ over salt, the record's offset in the file, length, and all that follows
+//
+// The length counts from seq to the end of the body. With flagHeaders unset, headers
+// and their length are left out. A length of 0 is the end of what was written.
+const (
+	recordPrefix   = 8  // length and crc
+	recordFixed    = 33 // up to and with flags
+	flagHeaders    = 1 << 0
+	maxRecordBytes = MaxEntry + 64
+)
+
+// recordSize is how many bytes a record with such headers and body takes.
+func recordSize(headers, body int) int {
+	n := recordFixed + body
+	if headers > 0 {
+		n += uvarintLen(uint64(headers)) + headers
+	}
+	return n
+}
+
+// putRecord encodes r into b, which must be exactly recordSize long; offset is where in
+// the segment's file b will stand.
+func putRecord(b []byte, r *Record, salt uint64, offset int64) {
+	le := binary.LittleEndian
+	le.PutUint32(b, uint32(len(b)-recordPrefix)) //nolint:gosec // Append refuses what is longer
+	le.PutUint64(b[8:], r.Seq)
+	le.PutUint64(b[16:], uint64(r.Time)) //nolint:gosec // two's complement, read back the same way
+	le.PutUint64(b[24:], uint64(r.Due))  //nolint:gosec // the same
+	if len(r.Headers) == 0 {
+		b[32] = 0
+		copy(b[recordFixed:], r.Body)
+	} else {
+		b[32] = flagHeaders
+		at := recordFixed + binary.PutUvarint(b[recordFixed:], uint64(len(r.Headers)))
+		at += copy(b[at:], r.Headers)
+		copy(b[at:], r.Body)
+	}
+	le.PutUint32(b[4:], recordCRC(b, salt, offset))
+}
+
+// recordCRC is the checksum of the encoded record b. The checksum starts from a mix of
+// salt, offset and length instead of zero, which costs nothing per record.
+func recordCRC(b []byte, salt uint64, offset int64) uint32 {
+	x := salt ^ uint64(offset)*0x9E3779B97F4A7C15 ^ uint64(len(b))<<40 //nolint:gosec // offsets are not negative
+	x ^= x >> 32
+	return crc32.Update(uint32(x), castagnoli, b[recordPrefix:]) //nolint:gosec // the low half is meant
+}
+
+// nextRecord returns the encoded record at the start of b, without checking it; nil when
+// b holds no whole one.
+func nextRecord(b []byte) []byte {
+	if len(b) < recordFixed {
+		return nil
+	}
+	n := int(binary.LittleEndian.Uint32(b)) + recordPrefix
+	if n < recordFixed || n > len(b) {
+		return nil
+	}
+	return b[:n:n]
+}
+
+// decodeRecord splits an encoded record whose checksum is known to be good. It returns
+// false when the headers' length contradicts the record's, which only a writer other
+// than putRecord could have brought about.
+func decodeRecord(b []byte, r *Record) bool {
+	le := binary.LittleEndian
+	r.Seq = le.Uint64(b[8:])
+	r.Time = int64(le.Uint64(b[16:])) //nolint:gosec // see putRecord
+	r.Due = int64(le.Uint64(b[24:]))  //nolint:gosec // see putRecord
+	rest := b[recordFixed:]
+	r.Headers = nil
+	if b[32]&flagHeaders != 0 {
+		n, w := binary.Uvarint(rest)
+		if w <= 0 || n > uint64(len(rest)-w) {
+			return false
+		}
+		end := w + int(n) //nolint:gosec // checked against the length above
+		r.Headers = rest[w:end:end]
+		rest = rest[end:]
+	}
+	r.Body = rest
+	return true
+}
+
+func recordOK(b []byte, salt uint64, offset int64) bool {
+	return binary.LittleEndian.Uint32(b[4:]) == recordCRC(b, salt, offset)
+}
+
+// A footer follows the last record, where the length of a record would be:
+//
+//	┌────────────┬───────┬──────┬──────┬─────────┬───────┬──────┬───────┬─────────────────┐
+//	│ 0xFFFFFFFF │ zero  │ salt │ base │ next    │ first │ last │ count │ marks …         │
+//	│ u32        │ u32   │ u64  │ u64  │ seq u64 │ time  │ time │ u64   │ 3 uvarints each │
+//	└────────────┴───────┴──────┴──────┴─────────┴───────┴──────┴───────┴─────────────────┘
+//
+// A mark says where a record stands, one every markEvery bytes: the differences of
+// sequence number, offset, and count of records before it, from the mark before. The
+// trailer ends the file:
+//
+//	┌───────────────┬───────────────┬─────────────────┬──────────┐
+//	│ footer offset │ footer length │ crc of all that │ "mr-foot"│
+//	│ u64           │ u32           │ u32             │ 8        │
+//	└───────────────┴───────────────┴─────────────────┴──────────┘
+//
+// The crc is over the footer and the two fields before it.
+const (
+	footerMark   = 0xFFFFFFFF
+	footerFixed  = 64
+	trailerSize  = 24
+	trailerMagic = "mr-foot\x01"
+	markEvery    = 64 << 10
+)
+
+// mark is an entry of a segment's sparse index.
+type mark struct {
+	seq    uint64 // of the record that stands at offset
+	offset int64
+	count  int64 // records of the segment before it
+}
+
+// footer is what is known of a segment that is full.
+type footer struct {
+	header
+	next      uint64 // above every sequence number of the segment
+	firstTime int64
+	lastTime  int64
+	count     int64 // records
+	marks     []mark
+	end       int64 // where the records end; in the file, the footer's offset
+}
+
+// appendFooter appends footer and trailer.
+func appendFooter(b []byte, f *footer) []byte {
+	le := binary.LittleEndian
+	start := len(b)
+	b = le.AppendUint32(b, footerMark)
+	b = le.AppendUint32(b, 0)
+	for _, v := range []uint64{f.salt, f.base, f.next, uint64(f.firstTime), uint64(f.lastTime), uint64(f.count), uint64(len(f.marks))} { //nolint:gosec // two's complement
+		b = le.AppendUint64(b, v)
+	}
+	var last mark
+	for _, m := range f.marks {
+		b = binary.AppendUvarint(b, m.seq-last.seq)
+		b = binary.AppendUvarint(b, uint64(m.offset-last.offset)) //nolint:gosec // marks ascend
+		b = binary.AppendUvarint(b, uint64(m.count-last.count))   //nolint:gosec // marks ascend
+		last = m
+	}
+	length := len(b) - start
+	b = le.AppendUint64(b, uint64(f.end))  //nolint:gosec // offsets are not negative
+	b = le.AppendUint32(b, uint32(length)) //nolint:gosec // bounded by the segment's size
+	b = le.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
+	return append(b, trailerMagic...)
+}
+
+// parseTrailer reads the last trailerSize bytes of a file of the given size and says
+// where its footer starts and how long footer and trailer are together.
+func parseTrailer(b []byte, size int64) (offset int64, length int, err error) {
+	if len(b) != trailerSize || string(b[16:]) != trailerMagic {
+		return 0, 0, errBadFooter
+	}
+	offset = int64(binary.LittleEndian.Uint64(b)) //nolint:gosec // range checked below
+	n := int64(binary.LittleEndian.Uint32(b[8:]))
+	if offset < headersSize || n < footerFixed || offset+n+trailerSize != size {
+		return 0, 0, errBadFooter
+	}
+	return offset, int(n) + trailerSize, nil
+}
+
+// parseFooter reads what appendFooter wrote.
+func parseFooter(b []byte) (*footer, error) {
+	le := binary.LittleEndian
+	body := len(b) - trailerSize
+	if body < footerFixed || le.Uint32(b) != footerMark ||
+		crc32.Checksum(b[:body+12], castagnoli) != le.Uint32(b[body+12:]) {
+		return nil, errBadFooter
+	}
+	f := &footer{
+		header:    header{salt: le.Uint64(b[8:]), base: le.Uint64(b[16:])},
+		next:      le.Uint64(b[24:]),
+		firstTime: int64(le.Uint64(b[32:])),   //nolint:gosec // see appendFooter
+		lastTime:  int64(le.Uint64(b[40:])),   //nolint:gosec // see appendFooter
+		count:     int64(le.Uint64(b[48:])),   //nolint:gosec // see appendFooter
+		end:       int64(le.Uint64(b[body:])), //nolint:gosec // see appendFooter
+	}
+	marks := le.Uint64(b[56:])
+	rest := b[footerFixed:body]
+	if marks > uint64(len(rest)) {
+		return nil, errBadFooter
+	}
+	f.marks = make([]mark, 0, marks)
+	var m mark
+	for range marks {
+		var d [3]uint64
+		for i := range d {
+			v, w := binary.Uvarint(rest)
+			if w <= 0 {
+				return nil, errBadFooter
+			}
+			d[i], rest = v, rest[w:]
+		}
+		m = mark{m.seq + d[0], m.offset + int64(d[1]), m.count + int64(d[2])} //nolint:gosec // under a good checksum
+		f.marks = append(f.marks, m)
+	}
+	return f, nil
+}
+
+func uvarintLen(v uint64) int {
+	n := 1
+	for ; v >= 0x80; v >>= 7 {
+		n++
+	}
+	return n
+}

@@ -1,0 +1,256 @@
+package seglog
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"sort"
+
+	"github.com/millrace/millrace/internal/vfs"
+)
+
+// A reader starts with small reads, because it may have come for one record, and reads
+// ahead as it goes on.
+const (
+	firstChunk = 64 << 10
+	lastChunk  = 1 << 20
+)
+
+// Reader reads the visible records in the order of their sequence numbers: from memory
+// where they still are there, else from the files with read-ahead. It is for one
+// goroutine; a log may have many.
+type Reader struct {
+	log  *Log
+	seq  uint64 // the lowest sequence number that is wanted
+	seg  *segment
+	off  int64 // in seg, of the next record; seq may lie further on
+	file vfs.File
+	// chunk is what was read from the file, at chunkOff. It is never written to again,
+	// because records share its memory.
+	chunk    []byte
+	chunkOff int64
+	ahead    int
+	stale    vfs.File // of the segment before: to be closed
+}
+
+// NewReader returns a reader that starts at the first visible record with a sequence
+// number of at least seq. Close it to free its file.
+func (l *Log) NewReader(seq uint64) *Reader {
+	return &Reader{log: l, seq: seq, ahead: firstChunk}
+}
+
+// Seek makes the next Read start at seq. Going forward a little costs little.
+func (r *Reader) Seek(seq uint64) {
+	if r.seg != nil && seq >= r.seq && seq-r.seq < 1024 {
+		r.seq = seq
+		return
+	}
+	if seq != r.seq {
+		r.closeStale()
+		r.leave()
+		r.seq = seq
+	}
+}
+
+// Close frees the reader's file.
+func (r *Reader) Close() {
+	r.leave()
+	r.closeStale()
+}
+
+// leave lets go of the segment that was read. Its file is left to closeStale, because
+// the log's lock may be held.
+func (r *Reader) leave() {
+	if r.file != nil {
+		r.stale = r.file
+	}
+	r.file, r.seg, r.chunk, r.ahead = nil, nil, nil, firstChunk
+}
+
+func (r *Reader) closeStale() {
+	if r.stale != nil {
+		_ = r.stale.Close()
+		r.stale = nil
+	}
+}
+
+// span is a stretch of committed records that a reader may look at without the lock.
+type span struct {
+	mem   []byte // in memory, from the reader's offset; nil: in the file
+	limit int64  // where the committed part of the segment ends
+	salt  uint64
+}
+
+// Read fills dst with the next records and returns how many there were, 0 when there
+// are no more for now. It stops early at the end of a piece of memory or of a segment,
+// so fewer than len(dst) does not mean that there are no more.
+func (r *Reader) Read(dst []Record) (int, error) {
+	for {
+		s, ok := r.log.locate(r)
+		r.closeStale()
+		if !ok {
+			return 0, nil
+		}
+		var n int
+		var err error
+		if s.mem != nil {
+			n = r.parse(dst, s.mem, r.off, s.salt, false)
+		} else {
+			n, err = r.readFile(dst, s)
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+// locate moves the reader to the segment and offset where its next record is, and
+// returns what can be read there. It returns false at the end of what is visible.
+func (l *Log) locate(r *Reader) (span, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r.seq >= l.visible {
+		return span{}, false
+	}
+	s := r.seg
+	if s == nil || r.off >= s.committed || s.removed {
+		if s = l.after(s, r.seq); s == nil {
+			return span{}, false
+		}
+		if s != r.seg {
+			r.enter(s)
+		}
+		if r.off >= s.committed {
+			return span{}, false
+		}
+	}
+	if b := s.blockAt(r.off); b != nil {
+		end := min(b.offset+int64(len(b.buf)), s.committed)
+		return span{mem: b.buf[r.off-b.offset : end-b.offset], limit: s.committed, salt: s.salt}, true
+	}
+	return span{limit: s.committed, salt: s.salt}, true
+}
+
+// after returns the segment to read seq from, coming from the segment that was read to
+// its end, if any. The lock is held.
+func (l *Log) after(read *segment, seq uint64) *segment {
+	i := sort.Search(len(l.segments), func(i int) bool {
+		s := l.segments[i]
+		return s.visible > seq && (read == nil || s.base > read.base)
+	})
+	if i == len(l.segments) {
+		return nil
+	}
+	return l.segments[i]
+}
+
+// enter moves the reader to where its next record must be looked for in s.
+func (r *Reader) enter(s *segment) {
+	r.leave()
+	r.seg, r.off, r.ahead = s, headersSize, firstChunk
+	if r.seq > s.base {
+		r.off = s.find(r.seq).offset
+	}
+}
+
+// parse takes records from b, which stands at offset off of the segment, until dst is
+// full or b holds no further whole and good one, and moves the reader behind them.
+func (r *Reader) parse(dst []Record, b []byte, off int64, salt uint64, check bool) int {
+	n, at := 0, 0
+	for n < len(dst) {
+		rec := nextRecord(b[at:])
+		if rec == nil || check && !recordOK(rec, salt, off+int64(at)) || !decodeRecord(rec, &dst[n]) {
+			break
+		}
+		at += len(rec)
+		if dst[n].Seq >= r.seq {
+			r.seq = dst[n].Seq + 1
+			n++
+		}
+	}
+	r.off = off + int64(at)
+	return n
+}
+
+// readFile is Read for what is no longer in memory.
+func (r *Reader) readFile(dst []Record, s span) (int, error) {
+	if err := r.open(); err != nil || r.file == nil {
+		return 0, err
+	}
+	before := r.off
+	if b := r.chunkFrom(r.off); len(b) > 0 {
+		if n := r.parse(dst, b, r.off, s.salt, true); n > 0 || r.off > before {
+			return n, nil
+		}
+	}
+	if err := r.fetch(s.limit, r.ahead); err != nil {
+		return 0, err
+	}
+	r.ahead = min(2*r.ahead, lastChunk)
+	n := r.parse(dst, r.chunk, r.off, s.salt, true)
+	if n > 0 || r.off > before {
+		return n, nil
+	}
+	// Either the record is longer than what was read, or it is damaged.
+	if err := r.fetch(s.limit, int(s.limit-r.off)); err != nil {
+		return 0, err
+	}
+	if n = r.parse(dst, r.chunk, r.off, s.salt, true); n > 0 || r.off > before {
+		return n, nil
+	}
+	r.skipDamage(s)
+	return 0, nil
+}
+
+// open opens the file of the reader's segment. When the segment was removed meanwhile
+// the file stays nil, and the reader goes on behind it.
+func (r *Reader) open() error {
+	if r.file != nil {
+		return nil
+	}
+	l := r.log
+	file, err := l.opts.FS.Open(filepath.Join(l.opts.Dir, segmentName(r.seg.base)))
+	if errors.Is(err, fs.ErrNotExist) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if r.seg.removed {
+			return nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	r.file = file
+	return nil
+}
+
+func (r *Reader) chunkFrom(off int64) []byte {
+	at := off - r.chunkOff
+	if at < 0 || at >= int64(len(r.chunk)) {
+		return nil
+	}
+	return r.chunk[at:]
+}
+
+// fetch reads up to size bytes from the reader's offset on into a new chunk.
+func (r *Reader) fetch(limit int64, size int) error {
+	size = int(min(int64(size), limit-r.off))
+	r.chunk, r.chunkOff = make([]byte, size), r.off
+	if _, err := r.file.ReadAt(r.chunk, r.off); err != nil {
+		r.chunk = nil
+		return fmt.Errorf("read the log: segment %s at byte %d: %w", segmentName(r.seg.base), r.off, err)
+	}
+	return nil
+}
+
+// skipDamage moves the reader from a record that is damaged to the next good one of
+// the segment, and reports what lies between. The chunk reaches to the segment's end.
+func (r *Reader) skipDamage(s span) {
+	skip := resync(r.chunk, r.off, s.salt, r.seg.base, r.seg.base+2*maxSegmentRecords)
+	l := r.log
+	if l.opts.OnDamage != nil {
+		l.opts.OnDamage(Damage{File: segmentName(r.seg.base), Offset: r.off, Bytes: skip, Err: ErrDamaged})
+	}
+	r.off += skip
+}

@@ -1,0 +1,101 @@
+package seglog
+
+import (
+	"fmt"
+	"sort"
+
+	"github.com/millrace/millrace/internal/vfs"
+)
+
+// segment is one file of the log, or in a log without files, what would be one.
+// The log's lock guards it; only file belongs to whoever holds the committer's round.
+type segment struct {
+	header
+	next      uint64 // one above the last record appended, base when there is none
+	size      int64  // where the next record goes
+	committed int64  // up to here readers may look
+	visible   uint64 // one above the last committed record
+	count     int64
+	firstTime int64
+	lastTime  int64
+	marks     []mark
+	blocks    []*block // ascending, contiguous, ending at size; the older ones may be gone
+	sealed    bool     // takes no more records
+	file      vfs.File // open while the segment may be written to; nil in memory
+	footed    bool     // its footer is in the file: owned by the round, like file
+	removed   bool     // no longer part of the log
+}
+
+// block is a piece of a segment that is still in memory. Bytes that were written are
+// never changed, so a reader may look at committed ones without the lock.
+type block struct {
+	offset int64 // in the file
+	buf    []byte
+}
+
+func newSegment(salt, base uint64, created int64) *segment {
+	return &segment{
+		header: header{salt: salt, base: base, created: created},
+		next:   base, visible: base,
+		size: headersSize, committed: headersSize,
+	}
+}
+
+func segmentName(base uint64) string { return fmt.Sprintf("%016x.seg", base) }
+
+func (s *segment) footer() *footer {
+	return &footer{
+		header: s.header, next: s.next, firstTime: s.firstTime, lastTime: s.lastTime,
+		count: s.count, marks: s.marks, end: s.size,
+	}
+}
+
+// note keeps the segment's figures for a record of n bytes that stands at its end.
+func (s *segment) note(r *Record, n int64) {
+	if len(s.marks) == 0 || s.size-s.marks[len(s.marks)-1].offset >= markEvery {
+		s.marks = append(s.marks, mark{seq: r.Seq, offset: s.size, count: s.count})
+	}
+	if s.count == 0 {
+		s.firstTime = r.Time
+	}
+	s.lastTime = r.Time
+	s.count++
+	s.next = r.Seq + 1
+	s.size += n
+}
+
+// find returns the last mark at or before seq: where to start looking for it.
+func (s *segment) find(seq uint64) mark {
+	i := sort.Search(len(s.marks), func(i int) bool { return s.marks[i].seq > seq })
+	if i == 0 {
+		return mark{seq: s.base, offset: headersSize}
+	}
+	return s.marks[i-1]
+}
+
+// before tells how many records of the segment have a lower sequence number than seq.
+// It is exact unless there are holes between two marks.
+func (s *segment) before(seq uint64) int64 {
+	if seq <= s.base {
+		return 0
+	}
+	m := s.find(seq)
+	i := sort.Search(len(s.marks), func(i int) bool { return s.marks[i].seq > seq })
+	upper := s.count
+	if i < len(s.marks) {
+		upper = s.marks[i].count
+	}
+	return min(m.count+int64(seq-m.seq), upper) //nolint:gosec // a segment holds far fewer than 2^63 records
+}
+
+// blockAt returns the block in memory that holds offset, or nil.
+func (s *segment) blockAt(offset int64) *block {
+	i := sort.Search(len(s.blocks), func(i int) bool {
+		b := s.blocks[i]
+		return b.offset+int64(len(b.buf)) > offset
+	})
+	if i == len(s.blocks) || s.blocks[i].offset > offset {
+		return nil
+	}
+	return s.blocks[i]
+}
