@@ -1,0 +1,163 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// errDeadline is the cause of the handlers' contexts when Shutdown's context
+// ended before they had finished.
+var errDeadline = errors.New("replica: shutdown deadline")
+
+// Scale makes the set have n replicas, and returns when the new ones are ready
+// for messages, or when those that are too many have left, each after the
+// message it is on. With 0, messages wait in the queue. Idle replicas leave
+// first. If Serve is not running yet, Scale waits for it.
+//
+// It returns the cause of ctx if that ends first, and what was begun goes on;
+// ErrStopped if the set is shutting down or has ended. When several calls
+// overlap, the size is that of the last to begin.
+func (s *Set[T]) Scale(ctx context.Context, n int) error {
+	if n < 0 {
+		return fmt.Errorf("replica: cannot scale to %d replicas", n)
+	}
+	if err := s.running(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.ending {
+		s.mu.Unlock()
+		return ErrStopped
+	}
+	staying := s.staying()
+	var fresh []*slot[T]
+	for range n - len(staying) {
+		fresh = append(fresh, s.start())
+	}
+	leaving := choose(staying, len(staying)-n)
+	s.mu.Unlock()
+
+	for _, sl := range leaving {
+		sl.leave()
+	}
+	for _, sl := range fresh {
+		select {
+		case <-sl.ready:
+		case <-sl.gone:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return wait(ctx, leaving)
+}
+
+// Retire makes one replica leave after the message it is on, without replacing
+// it, and returns when it has left. An idle replica is preferred. It returns
+// ErrNoReplica if there is none, and otherwise the errors of Scale.
+func (s *Set[T]) Retire(ctx context.Context) error {
+	if err := s.running(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.ending {
+		s.mu.Unlock()
+		return ErrStopped
+	}
+	leaving := choose(s.staying(), 1)
+	s.mu.Unlock()
+	if len(leaving) == 0 {
+		return ErrNoReplica
+	}
+	leaving[0].leave()
+	return wait(ctx, leaving)
+}
+
+// Shutdown lets every replica finish the message it is on and leave, and returns
+// when Serve is about to; the rest stays in the queue. If ctx ends first, the
+// contexts of the handlers end, with the cause of ctx; messages whose handler does
+// not finish then are failed or lost as usual, and Shutdown returns that cause.
+func (s *Set[T]) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.ending = true
+	serving := s.serving
+	leaving := s.staying()
+	for _, sl := range leaving {
+		sl.leaving.Store(true)
+	}
+	s.mu.Unlock()
+	if !serving {
+		return nil
+	}
+	for _, sl := range leaving {
+		sl.leave()
+	}
+	s.look()
+	select {
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+	}
+	s.cancel(fmt.Errorf("%w: %w", errDeadline, context.Cause(ctx)))
+	<-s.done
+	return context.Cause(ctx)
+}
+
+// running waits until Serve runs.
+func (s *Set[T]) running(ctx context.Context) error {
+	s.mu.Lock()
+	ending := s.ending
+	s.mu.Unlock()
+	if ending {
+		return ErrStopped
+	}
+	select {
+	case <-s.started:
+		return nil
+	default:
+	}
+	select {
+	case <-s.started:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// staying returns the replicas that are not leaving. It is called with s.mu held.
+func (s *Set[T]) staying() []*slot[T] {
+	var all []*slot[T]
+	for _, sl := range s.slots {
+		if !sl.leaving.Load() {
+			all = append(all, sl)
+		}
+	}
+	return all
+}
+
+// choose marks n replicas as leaving and returns them: idle ones first, then
+// those with the highest numbers.
+func choose[T any](from []*slot[T], n int) []*slot[T] {
+	var chosen []*slot[T]
+	for _, evenBusy := range []bool{false, true} {
+		for i := len(from) - 1; i >= 0 && len(chosen) < n; i-- {
+			sl := from[i]
+			if (evenBusy || !sl.busy()) && sl.leaving.CompareAndSwap(false, true) {
+				chosen = append(chosen, sl)
+			}
+		}
+	}
+	return chosen
+}
+
+// wait waits until all of the replicas have left.
+func wait[T any](ctx context.Context, leaving []*slot[T]) error {
+	for _, sl := range leaving {
+		select {
+		case <-sl.gone:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
