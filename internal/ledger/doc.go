@@ -1,0 +1,40 @@
+// Package ledger is what a channel knows about the messages of its topic's log:
+// which are done, who holds which under a lease until when, which wait for a time,
+// and which come next. It is pure data: it starts no goroutine, reads no clock and
+// touches no file. It is told the time, and hands its journal to whoever stores it.
+//
+// Every message is in one of these states, and only moves along the arrows:
+//
+//	                  Deliver                       Ack
+//	at or above ─────────────────────► in flight ─────────► done
+//	the cursor                          │  ▲                 ▲
+//	   │ │ │           Nack, Expire,    │  │ Redeliver       │
+//	   │ │ │           Release          ▼  │                 │
+//	   │ │ │                           ready again           │ Empty: from
+//	   │ │ │                       Nack │  ▲                 │ any state
+//	   │ │ │ Defer          with a time ▼  │ when it is due  │
+//	   │ │ └─────────────────────────► deferred              │
+//	   │ └───────────────────────────────────────────────────┘
+//	   │   Skip, and the holes before what is delivered
+//
+// (A Nack with a time goes from in flight straight to deferred.) All below the floor
+// are done, and nothing at or above the cursor was delivered yet.
+//
+// # Promises
+//
+//   - A message that is not done is delivered again: when its lease was given back,
+//     ran out or lost its owner, when its time has come, and after a restart.
+//   - A lease is a sequence number and an attempt. Whoever comes with an attempt that
+//     is not the present one is told so and changes nothing.
+//   - The journal may be cut after any entry. What was lost of it is only that some
+//     messages are delivered again, and counts of attempts that are too low.
+//   - Memory is one bit for each message between floor and cursor, where they are not
+//     all done, next to nothing where they are, and a few words for each message that
+//     is in flight, deferred or ready again. Deliver and Ack allocate nothing in the
+//     long run.
+//
+// It does not know what the log holds. Whoever feeds it the log's sequence numbers
+// says with the next one that there are holes before it, and what it is asked to
+// redeliver may have been damaged meanwhile: then it is to be acked. Nothing here is
+// safe for concurrent use.
+package ledger

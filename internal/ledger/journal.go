@@ -1,0 +1,147 @@
+package ledger
+
+import (
+	"cmp"
+	"slices"
+)
+
+// A journal is what AppendJournal has to say the next time.
+//
+// It says of a message in flight only that it is below the cursor and not done: which
+// is what a restart needs to know, because nobody is there any more to ack it.
+type journal struct {
+	floor, cursor uint64   // as it said last
+	moved         []parked // what became ready or deferred or was redelivered since, in this order
+	rewrite       bool     // what it said before is not true any more: the next is a snapshot
+	scratch       entry    // to use its memory again
+}
+
+// AppendJournal appends to dst an entry with what changed since the last call, nothing
+// if nothing did. Entries that are replayed in the order in which they were made, up
+// to any of them, make a ledger that delivers again whatever was not done by then. An
+// entry that could not be stored cannot be had again: only an AppendSnapshot says
+// afterwards what it would have said.
+//
+// What changed is kept in memory until the next call: so it is to be called now and
+// then even if nobody stores what it returns.
+func (l *Ledger) AppendJournal(dst []byte) []byte {
+	j := &l.journal
+	if j.rewrite {
+		l.settle()
+		return l.AppendSnapshot(dst)
+	}
+	e := &j.scratch
+	e.kind, e.floor, e.cursor = kindJournal, l.done.floor, l.cursor
+	e.done = l.done.changes(e.done[:0])
+	e.ready, e.deferred = e.ready[:0], e.deferred[:0]
+	slices.SortStableFunc(j.moved, bySeq)
+	for i, p := range j.moved {
+		switch superseded := i+1 < len(j.moved) && j.moved[i+1].seq == p.seq; {
+		case superseded || l.done.has(p.seq):
+		case p.due == givenBack:
+			e.ready = append(e.ready, p)
+		default:
+			e.deferred = append(e.deferred, p)
+		}
+	}
+	slices.SortFunc(e.deferred, byDue)
+	if e.floor != j.floor || e.cursor != j.cursor || len(e.done)+len(e.ready)+len(e.deferred) > 0 {
+		dst = e.encode(dst)
+	}
+	l.settle()
+	return dst
+}
+
+// settle makes the journal one that has said all.
+func (l *Ledger) settle() {
+	j := &l.journal
+	j.floor, j.cursor, j.moved, j.rewrite = l.done.floor, l.cursor, j.moved[:0], false
+	if cap(j.moved) > keptRing {
+		j.moved, j.scratch = nil, entry{}
+	}
+	l.done.settle()
+}
+
+// AppendSnapshot appends to dst an entry with the whole state, which makes all entries
+// before it superfluous. AppendJournal is not told: what it has yet to say, it says.
+func (l *Ledger) AppendSnapshot(dst []byte) []byte {
+	e := entry{kind: kindSnapshot, floor: l.done.floor, cursor: l.cursor}
+	e.done = l.done.runs(nil, l.cursor)
+	for i := range l.ready.count {
+		e.ready = append(e.ready, l.ready.ring[(l.ready.head+i)&(len(l.ready.ring)-1)])
+	}
+	l.leases.sweep(func(seq uint64, held lease) bool {
+		e.ready = append(e.ready, parked{givenBack, seq, held.attempt})
+		return false
+	})
+	// Attempt 1 is what a restart takes for granted of what it hears nothing about.
+	e.ready = slices.DeleteFunc(e.ready, func(p parked) bool { return p.attempt == 1 })
+	slices.SortFunc(e.ready, bySeq)
+	e.deferred = slices.Clone(l.deferred)
+	slices.SortFunc(e.deferred, byDue)
+	return e.encode(dst)
+}
+
+func bySeq(p, q parked) int { return cmp.Compare(p.seq, q.seq) }
+
+func byDue(p, q parked) int {
+	return cmp.Or(cmp.Compare(p.due, q.due), cmp.Compare(p.seq, q.seq))
+}
+
+// Replay applies what AppendJournal or AppendSnapshot once returned. It is called on
+// a new Ledger, for each stored entry in its order, and then Recovered. The error
+// wraps ErrVersion when a newer version wrote the entry, or ErrCorrupt when nobody
+// did; either way nothing was applied. Replay keeps no reference to b.
+func (l *Ledger) Replay(b []byte) error {
+	e, err := decode(b)
+	if err != nil {
+		return err
+	}
+	if e.kind == kindSnapshot {
+		*l = *New(e.floor)
+	}
+	if l.recovery == nil {
+		l.recovery = map[uint64]parked{}
+	}
+	for _, p := range e.ready {
+		l.recovery[p.seq] = p
+	}
+	for _, p := range e.deferred {
+		l.recovery[p.seq] = p
+	}
+	l.done.addRange(l.done.floor, e.floor)
+	for _, s := range e.done {
+		l.done.addRange(s.lo, s.hi)
+	}
+	l.cursor = max(l.cursor, e.cursor)
+	return nil
+}
+
+// Recovered ends the replay. end is the recovered end of the log, the sequence number
+// after its last message: what the entries said of end and above is forgotten, and
+// discarded is how many sequence numbers that were. What is not done, and not known
+// to be deferred, is ready again, oldest first.
+func (l *Ledger) Recovered(end uint64) (discarded int) {
+	if l.cursor > end {
+		discarded = int(l.cursor - end)
+		l.done.truncate(end)
+		l.cursor = end
+	}
+	for seq := range l.Live(0, end) {
+		p, known := l.recovery[seq]
+		if !known {
+			p = parked{givenBack, seq, 1} // it was in flight
+		}
+		if p.due == givenBack {
+			l.ready.push(p)
+		} else {
+			l.deferred = append(l.deferred, p)
+		}
+	}
+	l.deferred.order()
+	l.recovery = nil
+	l.settle()
+	// The log may come to have other messages where it has lost these.
+	l.journal.rewrite = discarded > 0
+	return discarded
+}
