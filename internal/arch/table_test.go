@@ -33,7 +33,7 @@ var table = []row{
 	{folder: "internal/arch", uses: nothing, standalone: true},
 
 	{folder: "gather", uses: []string{".", "fanin"}},
-	{folder: "task", uses: []string{"worker"}},
+	{folder: "task", uses: []string{".", "worker"}},
 	{folder: "worker", uses: []string{".", "mpmc", "replica", "supervise", "fanin"}},
 
 	{folder: "internal/dashboard", uses: []string{"."}},
@@ -45,7 +45,7 @@ var table = []row{
 	{folder: "driver/nats", uses: []string{"."}},
 	{folder: "driver/drivertest", uses: []string{"."}},
 
-	{folder: "broker", uses: []string{".", "internal/seglog", "internal/ledger"}},
+	{folder: "broker", uses: []string{".", "internal/seglog", "internal/ledger", "internal/vfs"}},
 	{folder: "internal/seglog", uses: []string{"internal/vfs"}},
 	{folder: "internal/ledger", uses: nothing, standalone: true},
 	{folder: "internal/nsqwire", uses: nothing, standalone: true},

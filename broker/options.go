@@ -1,0 +1,67 @@
+package broker
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/millrace/millrace/internal/seglog"
+	"github.com/millrace/millrace/internal/vfs"
+)
+
+// How long after a publish its messages are synced to the disk.
+const (
+	// SyncAlways syncs before Publish returns, once for all that publish at the time.
+	SyncAlways = seglog.SyncAlways
+	// SyncNever leaves it to the operating system.
+	SyncNever = seglog.SyncNever
+)
+
+// Options say where and how a broker keeps its messages. The zero value is a broker in
+// memory.
+type Options struct {
+	// Dir is the data directory, created if need be; one process at a time can use it.
+	// "" keeps everything in memory.
+	Dir string
+	// Sync is SyncAlways, SyncNever, or how long a message may be written but not yet
+	// synced.
+	Sync time.Duration
+	// MaxMessage is the most bytes that the headers and body of one message may have
+	// together. 0 means DefaultMaxMessage.
+	MaxMessage int
+	// MaxMemory is the most bytes of messages that a broker in memory holds; beyond it
+	// Publish returns ErrNoSpace. 0 means DefaultMaxMemory.
+	MaxMemory int64
+	// Logger is told what nobody else can be told, such as damage that was found. nil
+	// means slog.Default().
+	Logger *slog.Logger
+
+	// fs replaces the real file system in tests.
+	fs vfs.FS
+}
+
+// The defaults of Options.
+const (
+	DefaultMaxMessage = 64 << 20
+	DefaultMaxMemory  = 1 << 30
+	// tailBudget is the memory for the recent messages of all topics that are in files.
+	tailBudget = 16 << 20
+)
+
+func (o Options) withDefaults() Options {
+	if o.MaxMessage <= 0 {
+		o.MaxMessage = DefaultMaxMessage
+	}
+	o.MaxMessage = min(o.MaxMessage, seglog.MaxEntry)
+	if o.MaxMemory <= 0 {
+		o.MaxMemory = DefaultMaxMemory
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.Dir == "" {
+		o.fs = nil
+	} else if o.fs == nil {
+		o.fs = vfs.OS()
+	}
+	return o
+}
