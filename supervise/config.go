@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"math"
 	"math/rand/v2"
 	"time"
 )
@@ -135,5 +136,5 @@ func (b Backoff) wait(n int, random func(int64) int64) time.Duration {
 	if ceiling <= 0 {
 		return 0
 	}
-	return time.Duration(random(int64(ceiling) + 1))
+	return time.Duration(random(int64(min(ceiling, math.MaxInt64-1)) + 1))
 }

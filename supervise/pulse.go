@@ -145,6 +145,9 @@ func (p *Pulse) waitQuiet() {
 // If there was, it returns how long until the next look: not later than the
 // moment at which silence can be certain.
 func (p *Pulse) fenceIfSilent() (silent bool, next time.Duration) {
+	// The word comes first: were it read after the last beat alone, by the
+	// compare-and-swap, a hold of hours that ends in between would look like
+	// hours of silence.
 	if p.word.Load() != 0 {
 		return false, p.ttl // idle or emitting: its end is a sign of life yet to come
 	}
