@@ -55,12 +55,20 @@ func newChan[T any](limit int) *Chan[T] {
 // It returns ErrClosed if the channel is closed before v went in, or
 // context.Cause(ctx) if ctx ends while waiting; then v was not sent.
 func (c *Chan[T]) Send(ctx context.Context, v T) error {
-	err := c.TrySend(v)
-	if err != ErrFull {
-		return err
+	if err := c.queue.push(v); err != nil {
+		return c.sendLater(ctx, v, err)
 	}
-	err = c.senders.wait(ctx, ErrFull, func() error { return c.TrySend(v) })
-	c.passRoom()
+	c.announce()
+	return nil
+}
+
+// sendLater is the rest of Send after push returned err, apart so that the usual
+// way is short.
+func (c *Chan[T]) sendLater(ctx context.Context, v T, err error) error {
+	if err == ErrFull {
+		err = c.senders.wait(ctx, ErrFull, func() error { return c.TrySend(v) })
+		c.passRoom()
+	}
 	return err
 }
 
@@ -108,18 +116,21 @@ func (c *Chan[T]) SendAll(ctx context.Context, vs []T) (n int, err error) {
 // context.Cause(ctx) if ctx ends while waiting.
 func (c *Chan[T]) Recv(ctx context.Context) (T, error) {
 	v, err := c.TryRecv()
-	if err != ErrEmpty {
-		return v, err
+	if err != nil {
+		return c.recvLater(ctx, err)
 	}
-	return c.recvWait(ctx)
+	return v, nil
 }
 
-func (c *Chan[T]) recvWait(ctx context.Context) (v T, err error) {
-	err = c.receivers.wait(ctx, ErrEmpty, func() error {
-		v, err = c.TryRecv()
-		return err
-	})
-	c.passItems()
+// recvLater is the rest of Recv after TryRecv returned err.
+func (c *Chan[T]) recvLater(ctx context.Context, err error) (v T, _ error) {
+	if err == ErrEmpty {
+		err = c.receivers.wait(ctx, ErrEmpty, func() (err error) {
+			v, err = c.TryRecv()
+			return err
+		})
+		c.passItems()
+	}
 	return v, err
 }
 

@@ -40,23 +40,24 @@ type block[T any] struct {
 }
 
 const (
-	cacheLine  = 128 // two lines: processors fetch them in pairs
-	blockBytes = 4 << 10
-	minBlock   = 1 << 5
-	maxBlock   = 1 << 9
-	maxSpare   = 64
+	cacheLine = 128 // two lines: processors fetch them in pairs
+
+	// A block is big enough for the processor to see that it is read in order, and
+	// for its making to cost nothing per item.
+	blockBytes = 8 << 10
+	minBlock   = 1 << 5 // slots
+	maxBlock   = 1 << 10
+	// maxSpare blocks, half a megabyte, are kept for the next burst.
+	maxSpare = 64
 )
 
 func (q *queue[T]) init(limit uint64) {
 	var item T
-	n := uint64(maxBlock)
-	for n > minBlock && uint64(unsafe.Sizeof(item))*n > blockBytes {
-		n /= 2
+	slots := uint64(maxBlock)
+	for slots > minBlock && (slots*uint64(unsafe.Sizeof(item)) > blockBytes || limit != 0 && slots/2 >= limit) {
+		slots /= 2
 	}
-	for n > 1 && limit != 0 && n/2 >= limit {
-		n /= 2
-	}
-	q.limit, q.mask = limit, n-1
+	q.limit, q.mask = limit, slots-1
 	// Both ends stand before the first block, which the first item makes.
 	q.tail.block = new(block[T])
 	q.head.block = q.tail.block
@@ -64,7 +65,10 @@ func (q *queue[T]) init(limit uint64) {
 
 // push adds v at the tail. It returns ErrFull or ErrClosed if it cannot.
 func (q *queue[T]) push(v T) error {
-	s := q.tail.lock()
+	s, ok := q.tail.tryLock()
+	if !ok {
+		s = q.tail.lockContended()
+	}
 	i := s.index()
 	if s.closed() {
 		q.tail.unlock(s, i)
@@ -132,10 +136,13 @@ func (q *queue[T]) extend() {
 // pop takes the item at the head. It returns ErrEmpty, or ErrClosed once the
 // queue is closed and nothing is left.
 func (q *queue[T]) pop() (v T, err error) {
-	s := q.head.lock()
+	s, ok := q.head.tryLock()
+	if !ok {
+		s = q.head.lockContended()
+	}
 	i := s.index()
 	if i == q.head.seen {
-		if err := q.look(i); err != nil {
+		if err = q.look(i); err != nil {
 			q.head.unlock(s, i)
 			return v, err
 		}
