@@ -146,10 +146,8 @@ func (s *Set[T]) result() error {
 	if errors.Is(err, errDeadline) {
 		err = nil // Shutdown tells it to who called it
 	}
-	if len(s.stuck) > 0 {
-		if abandoned, ok := err.(*supervise.AbandonedError); ok {
-			err = abandoned.Cause
-		}
+	var tooMany *supervise.AbandonedError
+	if len(s.stuck) > 0 && !errors.As(err, &tooMany) {
 		err = s.abandoned(err)
 	}
 	return err

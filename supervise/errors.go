@@ -73,7 +73,7 @@ type IntensityError struct {
 
 // Error tells the limit that was passed and the last cause.
 func (e *IntensityError) Error() string {
-	last := error(ErrReturned)
+	last := ErrReturned
 	if n := len(e.Causes); n > 0 {
 		last = e.Causes[n-1]
 	}

@@ -38,7 +38,7 @@ func TestSilenceIsNoticedExactlyOneTTLAfterTheLastSignOfLife(t *testing.T) {
 					case "beat":
 						p.Beat()
 					case "beat by context":
-						supervise.Beat(context.WithValue(ctx, "any", 1)) //nolint:staticcheck // any key will do
+						supervise.Beat(derive(ctx))
 					case "idle":
 						p.Idle()
 						time.Sleep(holds[i])
@@ -54,7 +54,7 @@ func TestSilenceIsNoticedExactlyOneTTLAfterTheLastSignOfLife(t *testing.T) {
 							time.Sleep(holds[i])
 							return refusal
 						})
-						if err != refusal {
+						if !errors.Is(err, refusal) {
 							rt.Errorf("Emit returned %v, want %v", err, refusal)
 						}
 					}
@@ -77,6 +77,12 @@ func TestSilenceIsNoticedExactlyOneTTLAfterTheLastSignOfLife(t *testing.T) {
 			}
 		})
 	})
+}
+
+// derive returns a context as a handler's middleware would.
+func derive(ctx context.Context) context.Context {
+	type key struct{}
+	return context.WithValue(ctx, key{}, 1)
 }
 
 func TestASilentWorkerIsFencedToldWhyAndReplaced(t *testing.T) {

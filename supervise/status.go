@@ -9,21 +9,22 @@ import (
 type Kind int
 
 const (
-	// Started: a generation was started.
+	// Started tells that a generation was started.
 	Started Kind = iota
-	// Silent: a generation showed no sign of life for its TTL. It is fenced;
-	// its context is cancelled when the callback returns. Err is a *SilentError.
+	// Silent tells that a generation showed no sign of life for its TTL. It is
+	// fenced; its context is cancelled when the callback returns. Err is a
+	// *SilentError.
 	Silent
-	// Exited: a generation's goroutine has returned. Err says why and is nil
-	// after a normal exit.
+	// Exited tells that a generation's goroutine has returned. Err says why and
+	// is nil after a normal exit.
 	Exited
-	// Abandoned: a generation ignored its cancelled context beyond the grace.
-	// It is fenced. Err says why the context was cancelled, Stack where the
-	// goroutine is.
+	// Abandoned tells that a generation ignored its cancelled context beyond the
+	// grace. It is fenced. Err says why the context was cancelled, Stack where
+	// the goroutine is.
 	Abandoned
-	// Returned: an abandoned generation's goroutine has returned at last.
+	// Returned tells that an abandoned generation's goroutine has returned at last.
 	Returned
-	// Restarting: the next generation is started after Delay.
+	// Restarting tells that the next generation is started after Delay.
 	Restarting
 )
 
@@ -51,17 +52,19 @@ type Event struct {
 type State int
 
 const (
-	// Stopped: Serve is not running.
+	// Stopped means that Serve is not running.
 	Stopped State = iota
-	// Running: the worker works, and its TTL runs.
+	// Running means that the worker works, and its TTL runs.
 	Running
-	// Idle: the worker waits for work.
+	// Idle means that the worker waits for work.
 	Idle
-	// Emitting: the worker hands a value to its consumer.
+	// Emitting means that the worker hands a value to its consumer.
 	Emitting
-	// Stopping: the worker's context is cancelled, it has not returned yet.
+	// Stopping means that the worker's context is cancelled and that it has not
+	// returned yet.
 	Stopping
-	// Waiting: the last generation is gone, the next waits for its backoff.
+	// Waiting means that the last generation is gone, and that the next waits for
+	// its backoff.
 	Waiting
 )
 
