@@ -28,9 +28,10 @@
 //
 // Items are received in the order in which they were sent, each of them once. The
 // channel is linearizable: every operation takes effect at one moment between its
-// call and its return, SendAll item by item in order, RecvBatch all at once. What
-// one goroutine did before it sent an item happens before what another does
-// after it received that item.
+// call and its return, SendAll item by item in order, RecvBatch for all its items
+// at once: as many as its buffer has room for of those that were there when it was
+// called, and perhaps some that came later. What one goroutine did before it sent
+// an item happens before what another does after it received that item.
 //
 // After Close nothing more goes in, and what is in can be received: no send
 // succeeds that no receiver can see.

@@ -1,0 +1,75 @@
+package mpmc_test
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/mpmc"
+)
+
+func TestWhatWasReceivedIsCollected(t *testing.T) {
+	const items = 1000 // several blocks of the bounded channel, part of one of the other
+	for name, c := range map[string]*mpmc.Chan[*[64]byte]{
+		"unbounded": mpmc.NewUnbounded[*[64]byte](),
+		"bounded":   mpmc.New[*[64]byte](100),
+	} {
+		collected := make(chan struct{}, items)
+		for i := range items {
+			v := new([64]byte)
+			runtime.AddCleanup(v, func(int) { collected <- struct{}{} }, 0)
+			_ = c.Send(background, v)
+			v = nil
+			if i%2 == 0 {
+				_, _ = c.Recv(background)
+			} else {
+				_, _ = c.RecvBatch(background, make([]*[64]byte, 1))
+			}
+		}
+		deadline := time.After(5 * time.Second)
+		for n := range items {
+			runtime.GC()
+			select {
+			case <-collected:
+			case <-deadline:
+				t.Fatalf("%s: %d of %d items were not collected", name, items-n, items)
+			}
+		}
+		runtime.KeepAlive(c)
+	}
+}
+
+func TestSteadyUseDoesNotAllocate(t *testing.T) {
+	forEachKind(t, func(t *testing.T, c *mpmc.Chan[int]) {
+		round := func() {
+			for range 5000 {
+				_ = c.Send(background, 1)
+				_, _ = c.Recv(background)
+			}
+		}
+		if allocs := testing.AllocsPerRun(5, round); allocs > 0 {
+			t.Errorf("%v allocations in 5000 items", allocs)
+		}
+	})
+}
+
+// Two goroutines that wait for each other at every item.
+func TestWaitingDoesNotAllocate(t *testing.T) {
+	there, back := mpmc.New[int](1), mpmc.New[int](1)
+	done := spawn(1, func() {
+		for v := range there.All(background) {
+			_ = back.Send(background, v)
+		}
+	})
+	round := func() {
+		for range 1000 {
+			_ = there.Send(background, 1)
+			_, _ = back.Recv(background)
+		}
+	}
+	if allocs := testing.AllocsPerRun(5, round); allocs > 20 {
+		t.Errorf("%v allocations in 1000 round trips", allocs)
+	}
+	there.Close()
+	done()
+}
