@@ -1,0 +1,103 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/millrace/millrace"
+)
+
+// control is what is said to all workers of a queue at once, as JSON.
+type control struct {
+	// Cancel is the id of a request, or of a job, none of whose requests is to be
+	// answered any more.
+	Cancel string `json:"cancel"`
+}
+
+// maxCancelled is how many cancelled ids a worker remembers.
+const maxCancelled = 1024
+
+// cancelledIDs remembers what was cancelled last, for the tasks that have not come
+// yet or wait for a replica.
+type cancelledIDs struct {
+	any atomic.Bool // set with the first: until then has needs no lock
+
+	mu   sync.Mutex // protects all below
+	ids  map[string]bool
+	ring []string // the same, in the order in which they came
+	next int      // the place in the ring of the next one when it is full
+}
+
+func (c *cancelledIDs) add(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ids[id] {
+		return
+	}
+	if c.ids == nil {
+		c.ids = make(map[string]bool)
+	}
+	c.ids[id] = true
+	if len(c.ring) < maxCancelled {
+		c.ring = append(c.ring, id)
+	} else {
+		delete(c.ids, c.ring[c.next])
+		c.ring[c.next] = id
+		c.next = (c.next + 1) % maxCancelled
+	}
+	c.any.Store(true)
+}
+
+// has says whether the request, or its job, was cancelled.
+func (c *cancelledIDs) has(request string) bool {
+	if !c.any.Load() || request == "" {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ids[request] || c.ids[jobOf(request)]
+}
+
+// jobOf returns the id of the job that a request belongs to.
+func jobOf(request string) string {
+	if i := strings.LastIndexByte(request, '-'); i >= 0 {
+		return request[:i]
+	}
+	return request
+}
+
+// heed does what is said on the control topic until ctx ends.
+func (w *Worker) heed(ctx context.Context) error {
+	buf := make([]millrace.Delivery, 64)
+	for {
+		n, err := w.controls.Receive(ctx, buf)
+		if err != nil {
+			return fmt.Errorf("worker: receive from %s: %w", w.queue+millrace.ControlSuffix, err)
+		}
+		for i := range buf[:n] {
+			var c control
+			if json.Unmarshal(buf[i].Body, &c) == nil && c.Cancel != "" {
+				w.cancel(strings.Clone(c.Cancel))
+			} // else it is from a later version, or from somewhere else
+		}
+		if err := w.controls.Ack(ctx, buf[:n]...); err != nil && !errors.Is(err, millrace.ErrLeaseLost) {
+			return fmt.Errorf("worker: ack on %s: %w", w.queue+millrace.ControlSuffix, err)
+		}
+		clear(buf[:n])
+	}
+}
+
+// cancel ends the running tasks with that id or of the job with it, and keeps those
+// that are yet to run from it. The order matters: a task that begins between the two
+// finds itself cancelled or is found.
+func (w *Worker) cancel(id string) {
+	w.cancelled.add(id)
+	w.interrupt(ErrCancelled, func(it *item) bool {
+		return it.id == id || jobOf(it.id) == id
+	})
+}

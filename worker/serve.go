@@ -1,0 +1,204 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/millrace/millrace/fanin"
+	"github.com/millrace/millrace/replica"
+	"github.com/millrace/millrace/supervise"
+)
+
+// serve runs the worker's goroutines, and ends them in the order in which tasks pass
+// through them, so that each settles what the one before it has handed on.
+func (w *Worker) serve(ctx context.Context) error {
+	detached := context.WithoutCancel(ctx)
+	receiving, stopReceiving := context.WithCancelCause(detached)
+	replicating, stopReplicas := context.WithCancelCause(detached)
+	extending, stopExtending := context.WithCancel(detached)
+	defer stopReplicas(nil)
+
+	broken := make(chan error, 3) // room for the end of the two inputs and the publisher
+	var inputs, outputs, leases sync.WaitGroup
+	inputs.Go(func() { broken <- w.receive(receiving) })
+	inputs.Go(func() { broken <- w.heed(receiving) })
+	leases.Go(func() { w.extendLeases(extending) })
+	outputs.Go(func() {
+		if err := w.publish(); err != nil {
+			broken <- err
+			w.discard()
+		}
+	})
+	replicas := w.startReplicas(replicating, &outputs)
+
+	var why error
+	select {
+	case <-ctx.Done():
+		why = context.Cause(ctx)
+	case why = <-broken:
+	case <-replicas.ended:
+	case <-w.drain:
+		why = w.drained(ctx, broken, stopReceiving, &inputs)
+	}
+	stopReceiving(ErrStopped)
+	w.flow.change(func(f *flow) { f.over = true })
+	if why != nil {
+		grace := time.AfterFunc(w.cfg.Grace, func() { w.leaveBroker(why) })
+		defer grace.Stop()
+	}
+	stopReplicas(ErrStopped)
+
+	inputs.Wait()
+	outputs.Wait()
+	stopExtending()
+	leases.Wait()
+	return errors.Join(why, replicas.err)
+}
+
+// replicaRun is the run of the replica set.
+type replicaRun struct {
+	ended chan struct{} // closed when it is over, and err is set
+	err   error
+}
+
+// startReplicas runs the replicas as the one source of the merger, whose stream ends
+// with them.
+func (w *Worker) startReplicas(ctx context.Context, group *sync.WaitGroup) *replicaRun {
+	run := &replicaRun{ended: make(chan struct{})}
+	_, err := w.merger.Add("replicas", func(context.Context, fanin.Emit[outcome]) error {
+		defer close(run.ended)
+		if err := w.replicas.Serve(ctx); !isStop(err) {
+			run.err = err
+		}
+		return nil
+	})
+	if err != nil {
+		panic(err) // the merger is not closed yet
+	}
+	w.merger.Close()
+	group.Go(func() { _ = w.merger.Serve(context.WithoutCancel(ctx)) })
+	return run
+}
+
+// isStop says whether the replicas ended as they were told to.
+func isStop(err error) bool {
+	var abandoned *supervise.AbandonedError
+	return err == nil || errors.Is(err, ErrStopped) && !errors.As(err, &abandoned)
+}
+
+// discard reads what the replicas still emit when the publisher has given up. Nothing
+// of it is acked: it runs again elsewhere.
+func (w *Worker) discard() {
+	buf := make([]outcome, settleBatch)
+	for {
+		n, err := w.merger.RecvBatch(context.Background(), buf)
+		if err != nil {
+			return
+		}
+		clear(buf[:n])
+	}
+}
+
+// drained does what Drain asks for, until nothing is left to do or the time is up;
+// then it returns why the rest must stop at once.
+func (w *Worker) drained(ctx context.Context, broken <-chan error, stopReceiving context.CancelCauseFunc, inputs *sync.WaitGroup) error {
+	w.mu.Lock()
+	bounded, cancel := context.WithCancelCause(w.draining)
+	w.mu.Unlock()
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
+
+	stopReceiving(ErrStopped)
+	w.flow.change(func(f *flow) { f.over = true })
+	inputs.Wait()
+	for range 2 {
+		<-broken // they end because they were told to
+	}
+	done := make(chan error, 1)
+	go func() { done <- w.replicas.Shutdown(bounded) }()
+	w.giveBackReady()
+	select {
+	case err := <-done:
+		return err
+	case err := <-broken:
+		cancel(err)
+		<-done
+		return err
+	}
+}
+
+// Drain stops receiving, gives back what waits for a replica, and returns when what
+// is running is finished and its results are safe; then Serve returns nil. When ctx
+// ends first, the worker stops at once, as at the end of the context of Serve, and
+// Drain returns the cause of ctx. Returns ErrNotServing when Serve was not called or
+// has returned.
+func (w *Worker) Drain(ctx context.Context) error {
+	if err := w.isServing(); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	if w.draining == nil {
+		w.draining = ctx
+		close(w.drain)
+	}
+	w.mu.Unlock()
+	<-w.done
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// Scale makes the worker have n replicas, and returns when the new ones are ready or
+// those that are too many have left, each after the task it is on. With 0, tasks wait
+// in the broker. Returns ErrNotServing when Serve was not called or has returned, or
+// the cause of ctx; what was begun goes on then.
+func (w *Worker) Scale(ctx context.Context, n int) error {
+	if err := w.isServing(); err != nil {
+		return err
+	}
+	if n < w.replicas.Size() {
+		w.flow.scaled(n) // receive no more than those who stay can run
+	}
+	err := w.replicas.Scale(ctx, n)
+	return w.scaled(err)
+}
+
+// Retire makes one replica leave after the task it is on, and returns when it has
+// left; an idle one is preferred. Returns replica.ErrNoReplica when there is none, and
+// otherwise the errors of Scale.
+func (w *Worker) Retire(ctx context.Context) error {
+	if err := w.isServing(); err != nil {
+		return err
+	}
+	return w.scaled(w.replicas.Retire(ctx))
+}
+
+// scaled makes the flow of tasks fit the replicas that there are.
+func (w *Worker) scaled(err error) error {
+	if errors.Is(err, replica.ErrStopped) {
+		return ErrNotServing
+	}
+	size := w.replicas.Size()
+	w.flow.scaled(size)
+	if size == 0 {
+		w.giveBackReady()
+	}
+	return err
+}
+
+func (w *Worker) isServing() error {
+	select {
+	case <-w.done:
+		return ErrNotServing
+	default:
+	}
+	select {
+	case <-w.begun:
+		return nil
+	default:
+		return ErrNotServing
+	}
+}
