@@ -215,8 +215,8 @@ func (c *Chan[T]) received(err error) {
 	}
 }
 
-// passItems and passRoom are for one that has waited: it may be the one waiter
-// that was woken for more than it could take itself.
+// passItems and passRoom are for one that has waited, and may have been the only
+// one woken for more than it took, or took nothing because its context ended.
 
 func (c *Chan[T]) passItems() {
 	if !c.queue.idle() {

@@ -243,6 +243,29 @@ func TestAllStopsWhenDrainedWhenToldAndWhenItsContextEnds(t *testing.T) {
 	}
 }
 
+func TestLenIsBetweenNothingAndCap(t *testing.T) {
+	c := mpmc.New[int](1)
+	sender := spawn(1, func() {
+		for c.Send(background, 1) == nil {
+			continue
+		}
+	})
+	receiver := spawn(1, func() {
+		for range c.All(background) {
+			continue
+		}
+	})
+	for range 200_000 {
+		if n := c.Len(); n < 0 || n > 1 {
+			t.Errorf("Len() = %d in a channel of capacity 1", n)
+			break
+		}
+	}
+	c.Close()
+	sender()
+	receiver()
+}
+
 // Each item is (sender, number); the receivers check that numbers of one sender
 // only ever rise, and in the end that every item came exactly once.
 func TestManySendersAndReceiversLoseAndDoubleNothing(t *testing.T) {

@@ -35,7 +35,9 @@ type waiter struct {
 // not run in step, where each item would cost several cache misses.
 
 // wait calls try until it returns something else than the error blocked, and
-// returns that, or context.Cause if ctx ends while waiting.
+// returns that, or context.Cause if ctx ends while waiting. Whatever it returns,
+// a wake-up may have been used up that was meant for more, or for another: the
+// caller must notify the list again if there is something left to come for.
 func (l *waitlist) wait(ctx context.Context, blocked error, try func() error) error {
 	for again := false; ; again = true {
 		w := l.join(again)
@@ -43,11 +45,13 @@ func (l *waitlist) wait(ctx context.Context, blocked error, try func() error) er
 			l.leave(w)
 			return err
 		}
-		if woken := l.sleep(ctx, w); !woken {
+		select {
+		case <-w.woken:
+			l.arrive(w)
+		case <-ctx.Done():
+			l.leave(w)
 			return context.Cause(ctx)
 		}
-		// A woken waiter must try, even if its context has ended meanwhile: what
-		// woke it may be meant for the next, who would never hear of it.
 		if err := try(); err != blocked {
 			return err
 		}
@@ -69,32 +73,19 @@ func (l *waitlist) join(again bool) *waiter {
 	return w
 }
 
-// sleep waits until w is woken and returns true, or until ctx ends and returns
-// false. Then w is off the list.
-func (l *waitlist) sleep(ctx context.Context, w *waiter) bool {
-	select {
-	case <-w.woken:
-		l.arrive(w)
-		return true
-	case <-ctx.Done():
-		return l.leave(w)
-	}
-}
-
-// leave takes w off the list and reports whether it had been woken.
-func (l *waitlist) leave(w *waiter) (woken bool) {
+// leave takes w off the list, or receives its wake-up if that is on its way.
+func (l *waitlist) leave(w *waiter) {
 	l.mu.Lock()
 	if w.listed {
 		l.remove(w)
 		l.update()
 		l.recycle(w)
 		l.mu.Unlock()
-		return false
+		return
 	}
 	l.mu.Unlock()
-	<-w.woken // sent, or just about to be
+	<-w.woken
 	l.arrive(w)
-	return true
 }
 
 // arrive ends the way of a woken waiter: from here on others can be woken.
