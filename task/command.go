@@ -16,9 +16,14 @@ import (
 	"github.com/millrace/millrace/worker"
 )
 
-// HeaderStderr is in a result: the end of what the command wrote on standard error,
-// at most 64 KiB. It is absent when the command wrote nothing.
-const HeaderStderr = "stderr"
+const (
+	// HeaderStderr is in a result: the end of what the command wrote on standard
+	// error, at most 64 KiB. It is absent when the command wrote nothing.
+	HeaderStderr = "stderr"
+	// HeaderStdout is in a result that is an error: what the command wrote on standard
+	// output before it failed. It is absent when that was nothing, or too much.
+	HeaderStdout = "stdout"
+)
 
 // The defaults of Config, and what is kept of standard error.
 const (
@@ -137,12 +142,15 @@ func (c *Command) Handle(ctx context.Context, t *worker.Task) ([]byte, error) {
 	if stderr := p.stderr.text(); stderr != "" {
 		t.Reply = t.Reply.Append(HeaderStderr, stderr)
 	}
-	if err != nil {
-		return nil, err
+	if err == nil && status == 0 {
+		return p.stdout.take(), nil
+	}
+	if !p.stdout.over && len(p.stdout.buf) > 0 {
+		t.Reply = t.Reply.Append(HeaderStdout, string(p.stdout.buf))
 	}
 	switch {
-	case status == 0:
-		return p.stdout.take(), nil
+	case err != nil:
+		return nil, err
 	case status.Signal() == syscall.SIGKILL:
 		return nil, worker.Redeliver(p.exitError(status))
 	default:

@@ -127,6 +127,23 @@ func TestStandardErrorOfASuccessIsInTheReply(t *testing.T) {
 	}
 }
 
+func TestWhatAFailedCommandWroteIsInTheReply(t *testing.T) {
+	task := &worker.Task{Payload: []byte("x")}
+	if _, err := sh(t, Config{}, `echo half; exit 1`).Handle(t.Context(), task); err == nil {
+		t.Fatal("no error")
+	}
+	if got := task.Reply.Text(HeaderStdout); got != "half\n" {
+		t.Errorf("got %q", got)
+	}
+	task.Reply = nil
+	if _, err := sh(t, Config{MaxOutput: 10}, `seq 1 10000; exit 1`).Handle(t.Context(), task); !errors.Is(err, ErrOutputTooLarge) {
+		t.Fatal(err)
+	}
+	if _, there := task.Reply.Get(HeaderStdout); there {
+		t.Error("what is too large for a result is in the reply")
+	}
+}
+
 func TestACommandThatASignalEndsSaysWhich(t *testing.T) {
 	_, err := handle(t, sh(t, Config{}, `kill -SEGV $$`), "x")
 	var exit *ExitError
