@@ -6,6 +6,12 @@ import (
 	"fmt"
 )
 
+// What to ask those for.
+const (
+	stay  = false
+	leave = true
+)
+
 // errDeadline is the cause of the handlers' contexts when Shutdown's context
 // ended before they had finished.
 var errDeadline = errors.New("replica: shutdown deadline")
@@ -25,21 +31,9 @@ func (s *Set[T]) Scale(ctx context.Context, n int) error {
 	if err := s.running(ctx); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	if s.ending {
-		s.mu.Unlock()
-		return ErrStopped
-	}
-	staying := s.staying()
-	var fresh []*slot[T]
-	for range n - len(staying) {
-		fresh = append(fresh, s.start())
-	}
-	leaving := choose(staying, len(staying)-n)
-	s.mu.Unlock()
-
-	for _, sl := range leaving {
-		sl.leave()
+	fresh, leaving, err := s.resize(n)
+	if err != nil {
+		return err
 	}
 	for _, sl := range fresh {
 		select {
@@ -50,6 +44,29 @@ func (s *Set[T]) Scale(ctx context.Context, n int) error {
 		}
 	}
 	return wait(ctx, leaving)
+}
+
+// resize starts replicas, or tells them to leave. It returns those to wait for:
+// also those that an earlier call told to leave and did not wait for.
+func (s *Set[T]) resize(n int) (fresh, leaving []*slot[T], err error) {
+	s.mu.Lock()
+	if s.ending {
+		s.mu.Unlock()
+		return nil, nil, ErrStopped
+	}
+	staying := s.those(stay)
+	for range n - len(staying) {
+		fresh = append(fresh, s.start())
+	}
+	chosen := choose(staying, len(staying)-n)
+	if len(fresh) == 0 {
+		leaving = s.those(leave)
+	}
+	s.mu.Unlock()
+	for _, sl := range chosen {
+		sl.leave()
+	}
+	return fresh, leaving, nil
 }
 
 // Retire makes one replica leave after the message it is on, without replacing
@@ -64,7 +81,7 @@ func (s *Set[T]) Retire(ctx context.Context) error {
 		s.mu.Unlock()
 		return ErrStopped
 	}
-	leaving := choose(s.staying(), 1)
+	leaving := choose(s.those(stay), 1)
 	s.mu.Unlock()
 	if len(leaving) == 0 {
 		return ErrNoReplica
@@ -81,7 +98,7 @@ func (s *Set[T]) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.ending = true
 	serving := s.serving
-	leaving := s.staying()
+	leaving := s.those(stay)
 	for _, sl := range leaving {
 		sl.leaving.Store(true)
 	}
@@ -124,11 +141,12 @@ func (s *Set[T]) running(ctx context.Context) error {
 	}
 }
 
-// staying returns the replicas that are not leaving. It is called with s.mu held.
-func (s *Set[T]) staying() []*slot[T] {
+// those returns the replicas that are leaving, or those that are not. It is
+// called with s.mu held.
+func (s *Set[T]) those(leaving bool) []*slot[T] {
 	var all []*slot[T]
 	for _, sl := range s.slots {
-		if !sl.leaving.Load() {
+		if sl.leaving.Load() == leaving {
 			all = append(all, sl)
 		}
 	}

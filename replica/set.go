@@ -102,9 +102,12 @@ func (s *Set[T]) begin(ctx context.Context) error {
 		return ErrServed
 	}
 	s.serving = true
+	if s.ending {
+		ctx = context.WithoutCancel(ctx) // shut down before it began: that is all
+	}
 	s.ctx, s.cancel = context.WithCancelCause(ctx)
-	if !s.ending {
-		for range s.cfg.Replicas {
+	for range s.cfg.Replicas {
+		if !s.ending {
 			s.start()
 		}
 	}
@@ -197,7 +200,7 @@ func (s *Set[T]) Queue() *mpmc.Chan[T] { return s.queue }
 func (s *Set[T]) Size() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.staying())
+	return len(s.those(stay))
 }
 
 // Busy returns how many replicas have a message in hand.
