@@ -219,8 +219,8 @@ func (q *queue[T]) len() int {
 	}
 }
 
-// idle and full read the head first: it may move on meanwhile, but then whoever
-// moved it looks at the waitlist after.
+// idle and full are for those who pass a wake-up on: what changes just after they
+// looked is announced by whoever changes it.
 
 // idle reports whether a receiver has nothing to come for: no item is there and
 // the queue is not closed.

@@ -255,6 +255,27 @@ func TestWaitersAreServedInTheOrderInWhichTheyCame(t *testing.T) {
 	})
 }
 
+func TestAWaiterThatWasRobbedKeepsItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for range 100 {
+			c := mpmc.NewUnbounded[int]()
+			first, second := start(recv(background, c)), start(recv(background, c))
+			_ = c.TrySend(1)
+			if _, err := c.TryRecv(); err == nil { // else the first was faster
+				synctest.Wait()
+				_ = c.TrySend(2)
+				synctest.Wait()
+				if len(first) == 0 {
+					t.Error("the second receiver was served before the first")
+				}
+			}
+			c.Close()
+			<-first
+			<-second
+		}
+	})
+}
+
 func TestReadyTakesPartInASelect(t *testing.T) {
 	bubble(t, "an item", func(t *testing.T) {
 		c := mpmc.NewUnbounded[int]()
