@@ -32,6 +32,7 @@ type runner struct {
 
 	mu      sync.Mutex // protects all below; never held while waiting or calling
 	running *item
+	overdue time.Time       // when a task with a timeout should have ended at the latest
 	ctx     context.Context // ends with base, or when the running task must stop
 	cancel  context.CancelCauseFunc
 }
@@ -43,7 +44,7 @@ func (w *Worker) handle(ctx context.Context, it *item) error {
 	if out.failed != nil && out.failed.noFault(ctx, it) {
 		return out.failed.err
 	}
-	w.flow.finished(1)
+	w.flow.finished()
 	err := replica.Emit(ctx, out, w.merger.Emit)
 	if err != nil {
 		w.flow.settled(1)
@@ -68,14 +69,14 @@ func (r *runner) attempt(it *item) outcome {
 		return outcome{item: it, failed: &failure{err: it.unfit}}
 	}
 	w := r.worker
-	ctx := r.begin(it)
-	if it.leaseLost.Load() || w.cancelled.has(it.id) {
-		r.end()
-		return outcome{item: it, failed: &failure{err: ErrCancelled, cause: ErrCancelled}}
-	}
 	timeout := it.timeout
 	if timeout < 0 {
 		timeout = w.cfg.Timeout
+	}
+	ctx := r.begin(it, timeout)
+	if it.leaseLost.Load() || w.cancelled.has(it.id) {
+		r.end()
+		return outcome{item: it, failed: &failure{err: ErrCancelled, cause: ErrCancelled}}
 	}
 	out := outcome{item: it}
 	out.value, out.reply, out.failed = r.run(ctx, it, timeout)
@@ -110,10 +111,13 @@ func (r *runner) run(ctx context.Context, it *item, timeout time.Duration) (valu
 }
 
 // begin says which task runs from now on, and returns its context.
-func (r *runner) begin(it *item) context.Context {
+func (r *runner) begin(it *item, timeout time.Duration) context.Context {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.running = it
+	if timeout > 0 {
+		r.overdue = time.Now().Add(timeout + r.worker.cfg.Grace)
+	}
 	return r.ctx
 }
 
@@ -122,7 +126,7 @@ func (r *runner) begin(it *item) context.Context {
 func (r *runner) end() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.running = nil
+	r.running, r.overdue = nil, time.Time{}
 	if r.ctx.Err() == nil {
 		return nil
 	}
@@ -132,3 +136,14 @@ func (r *runner) end() error {
 }
 
 func (r *runner) renew() { r.ctx, r.cancel = context.WithCancelCause(r.base) }
+
+// stuck returns the task that runs though its timeout is long past, nil when there is
+// none: the handler ignores its context.
+func (r *runner) stuck(now time.Time) *item {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.running == nil || r.overdue.IsZero() || now.Before(r.overdue) {
+		return nil
+	}
+	return r.running
+}

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,13 +18,16 @@ const (
 
 // flow decides how many tasks the worker may hold: the prefetch of its subscription.
 //
-// With NoPrefetch that is one for each replica, and one more for each task whose
-// result is on its way to the broker: a replica that is free again need not wait for
-// that. Else there are some on top: as many as were asked for, or as were finished
-// lately in aheadFor. The number can grow fourfold at each revision, so that a worker
+// That is one for each replica, and one more for each task whose result is on its way
+// to the broker: a replica that is free again need not wait for that. Without
+// NoPrefetch there are some on top: as many as were asked for, or as were finished
+// lately in aheadFor. That number can grow fourfold at each revision, so that a worker
 // of quick tasks is up to speed after a few, and one of slow tasks holds none that
 // another worker could run.
 type flow struct {
+	leaving atomic.Int64 // tasks on their way to the broker
+	plenty  atomic.Bool  // so many are held on top that one more or less does not matter
+
 	mu       sync.Mutex // protects all below, and the order of the calls of set
 	set      func(n int)
 	prefetch int // Config.Prefetch
@@ -32,8 +36,6 @@ type flow struct {
 	over     bool // nothing is received any more
 	limit    int  // what was set last
 
-	leaving int // tasks that are finished and not settled; counted with NoPrefetch
-
 	ahead   int       // on top, when adaptive
 	since   time.Time // of the last revision
 	settles int       // tasks settled since then
@@ -41,6 +43,9 @@ type flow struct {
 	bytes   int
 	average int // bytes of a delivery
 }
+
+// plentyAhead is how many tasks on top are so many that flow need not be exact.
+const plentyAhead = 64
 
 func (f *flow) adaptive() bool { return f.prefetch == 0 }
 
@@ -51,16 +56,17 @@ func (f *flow) start(limit int, set func(n int)) {
 
 // wanted is how many tasks the worker may hold now. The caller holds mu.
 func (f *flow) wanted() int {
-	switch {
-	case f.over || f.refused || f.replicas == 0:
+	if f.over || f.refused || f.replicas == 0 {
 		return 0
-	case f.adaptive():
-		return f.replicas + f.ahead
-	case f.prefetch > 0:
-		return f.replicas + f.prefetch
-	default:
-		return f.replicas + f.leaving
 	}
+	n := f.replicas
+	if !f.plenty.Load() {
+		n += int(f.leaving.Load())
+	}
+	if f.adaptive() {
+		return n + f.ahead
+	}
+	return n + max(0, f.prefetch)
 }
 
 // apply tells the subscription what has changed. The caller holds mu, so that what
@@ -92,37 +98,34 @@ func (f *flow) noReplica() bool {
 	return f.replicas == 0
 }
 
-// finished says that n tasks are on their way to the publisher.
-func (f *flow) finished(n int) {
-	if f.prefetch < 0 {
-		f.change(func(f *flow) { f.leaving += n })
-	}
-}
-
 // received says that n deliveries came, with so many bytes in all.
 func (f *flow) received(n, bytes int) {
-	if f.adaptive() {
+	f.mu.Lock()
+	f.count += n
+	f.bytes += bytes
+	f.mu.Unlock()
+}
+
+// finished says that a task is on its way to the broker.
+func (f *flow) finished() {
+	f.leaving.Add(1)
+	if !f.plenty.Load() {
 		f.mu.Lock()
-		f.count += n
-		f.bytes += bytes
+		f.apply()
 		f.mu.Unlock()
 	}
 }
 
 // settled says that n tasks that were finished are not held any more.
 func (f *flow) settled(n int) {
-	switch {
-	case f.prefetch < 0:
-		f.change(func(f *flow) { f.leaving -= n })
-	case f.adaptive():
-		f.mu.Lock()
-		f.settles += n
-		if now := time.Now(); now.Sub(f.since) >= reviseEvery {
-			f.revise(now)
-			f.apply()
-		}
-		f.mu.Unlock()
+	f.leaving.Add(int64(-n))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.settles += n
+	if now := time.Now(); f.adaptive() && now.Sub(f.since) >= reviseEvery {
+		f.revise(now)
 	}
+	f.apply()
 }
 
 // revise sets how many tasks are held on top from what was settled since the last
@@ -135,5 +138,6 @@ func (f *flow) revise(now time.Time) {
 		f.average = f.bytes / f.count
 	}
 	f.ahead = min(ahead, maxAheadBytes/max(1, f.average))
+	f.plenty.Store(f.ahead >= plentyAhead)
 	f.since, f.settles, f.count, f.bytes = now, 0, 0, 0
 }

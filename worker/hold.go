@@ -87,6 +87,7 @@ func (w *Worker) extendLeases(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		w.giveUpStuck()
 		for batch := range slices.Chunk(w.holdings.held(), extendBatch) {
 			lost, _ := w.extend(ctx, batch) // if it failed: the leases may last until the next time
 			for _, it := range lost {
@@ -135,6 +136,25 @@ func (w *Worker) leaseLost(it *item) {
 	w.holdings.release(it)
 	w.interrupt(millrace.ErrLeaseLost, func(running *item) bool { return running == it })
 	w.lost(it, millrace.ErrLeaseLost)
+}
+
+// errStuck is why a task is given back whose handler ignores that its time is over.
+var errStuck = fmt.Errorf("%w, and its handler ignores its context", ErrTimeout)
+
+// giveUpStuck gives back tasks whose handlers ignore their timeout. Without a TTL
+// nobody can tell whether such a replica is alive, so it stays; what it still makes of
+// the task counts only if it is a value.
+func (w *Worker) giveUpStuck() {
+	now := time.Now()
+	for _, r := range w.runners.all() {
+		if r == nil {
+			continue
+		}
+		if it := r.stuck(now); it != nil && it.leaseLost.CompareAndSwap(false, true) {
+			w.giveBack(0, it)
+			w.lost(it, errStuck)
+		}
+	}
 }
 
 // giveBack returns items to the broker, which delivers them again after the delay.

@@ -20,14 +20,14 @@ func (w *Worker) serve(ctx context.Context) error {
 	extending, stopExtending := context.WithCancel(detached)
 	defer stopReplicas(nil)
 
-	broken := make(chan error, 3) // room for the end of the two inputs and the publisher
 	var inputs, outputs, leases sync.WaitGroup
-	inputs.Go(func() { broken <- w.receive(receiving) })
-	inputs.Go(func() { broken <- w.heed(receiving) })
+	inputBroken, outputBroken := make(chan error, 2), make(chan error, 1)
+	inputs.Go(func() { inputBroken <- w.receive(receiving) })
+	inputs.Go(func() { inputBroken <- w.heed(receiving) })
 	leases.Go(func() { w.extendLeases(extending) })
 	outputs.Go(func() {
 		if err := w.publish(); err != nil {
-			broken <- err
+			outputBroken <- err
 			w.discard()
 		}
 	})
@@ -37,20 +37,22 @@ func (w *Worker) serve(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		why = context.Cause(ctx)
-	case why = <-broken:
+	case why = <-inputBroken:
+	case why = <-outputBroken:
 	case <-replicas.ended:
 	case <-w.drain:
-		why = w.drained(ctx, broken, stopReceiving, &inputs)
 	}
-	stopReceiving(ErrStopped)
 	w.flow.change(func(f *flow) { f.over = true })
+	stopReceiving(ErrStopped)
+	inputs.Wait()
+	if why == nil {
+		why = w.finishTasks(ctx, replicas, &outputs, outputBroken)
+	}
 	if why != nil {
 		grace := time.AfterFunc(w.cfg.Grace, func() { w.leaveBroker(why) })
 		defer grace.Stop()
 	}
 	stopReplicas(ErrStopped)
-
-	inputs.Wait()
 	outputs.Wait()
 	stopExtending()
 	leases.Wait()
@@ -101,31 +103,26 @@ func (w *Worker) discard() {
 	}
 }
 
-// drained does what Drain asks for, until nothing is left to do or the time is up;
-// then it returns why the rest must stop at once.
-func (w *Worker) drained(ctx context.Context, broken <-chan error, stopReceiving context.CancelCauseFunc, inputs *sync.WaitGroup) error {
-	w.mu.Lock()
-	bounded, cancel := context.WithCancelCause(w.draining)
-	w.mu.Unlock()
-	defer cancel(nil)
-	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
-
-	stopReceiving(ErrStopped)
-	w.flow.change(func(f *flow) { f.over = true })
-	inputs.Wait()
-	for range 2 {
-		<-broken // they end because they were told to
-	}
-	done := make(chan error, 1)
-	go func() { done <- w.replicas.Shutdown(bounded) }()
+// finishTasks gives back what waits for a replica, and lets the replicas finish what
+// they run. It returns why they must stop at once, if so.
+func (w *Worker) finishTasks(ctx context.Context, replicas *replicaRun, group *sync.WaitGroup, outputBroken <-chan error) error {
+	group.Go(func() { _ = w.replicas.Shutdown(context.WithoutCancel(ctx)) })
 	w.giveBackReady()
+	w.mu.Lock()
+	bound := w.draining
+	w.mu.Unlock()
+	if bound == nil {
+		bound = ctx // the replicas have ended by themselves
+	}
 	select {
-	case err := <-done:
+	case <-replicas.ended:
+		return nil
+	case err := <-outputBroken:
 		return err
-	case err := <-broken:
-		cancel(err)
-		<-done
-		return err
+	case <-bound.Done():
+		return context.Cause(bound)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

@@ -148,6 +148,9 @@ func (p *publisher) ack(outcomes []outcome) error {
 			p.acks = append(p.acks, o.item)
 		}
 	}
+	if len(p.acks) == 0 {
+		return nil
+	}
 	p.tags = deliveries(p.tags[:0], p.acks)
 	p.holdings.release(p.acks...) // before, or extending could find leases that an ack has ended
 	err := p.insist(func() error {
