@@ -3,7 +3,6 @@ package gather
 import (
 	"errors"
 	"iter"
-	"sync"
 	"sync/atomic"
 )
 
@@ -15,10 +14,13 @@ type feed struct {
 	ended    chan struct{} // closed when the goroutine is about to end
 	panicked any           // what the iterator panicked with; read it after ended
 
-	mu     sync.Mutex // protects both below; never held while calling or waiting
-	inside bool       // the goroutine is in this package's code, not in the iterator's
-	left   bool       // nobody wants more inputs
+	state atomic.Uint32 // feedInside and feedLeft
 }
+
+const (
+	feedInside uint32 = 1 << iota // the goroutine is in this package's code, not in the iterator's
+	feedLeft                      // nobody wants more inputs
+)
 
 // errGoexit is why a stream ends whose iterator called runtime.Goexit.
 var errGoexit = errors.New("gather: the iterator of the inputs called runtime.Goexit")
@@ -67,23 +69,13 @@ func feedInputs[I any](f *feed, inputs iter.Seq[I]) {
 // enter and exit bracket what is done with an input. They return false when no more
 // are wanted.
 
-func (f *feed) enter() bool { return f.move(true) }
-func (f *feed) exit() bool  { return f.move(false) }
-
-func (f *feed) move(inside bool) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.inside = inside && !f.left
-	return !f.left
-}
+func (f *feed) enter() bool { return f.state.Or(feedInside)&feedLeft == 0 }
+func (f *feed) exit() bool  { return f.state.And(^feedInside)&feedLeft == 0 }
 
 // leave says that no more inputs are wanted, and waits for the goroutine, unless it
 // is in the iterator, which may be blocked for good.
 func (f *feed) leave() {
-	f.mu.Lock()
-	f.left = true
-	inside := f.inside
-	f.mu.Unlock()
+	inside := f.state.Or(feedLeft)&feedInside != 0
 	if inside || f.total.Load() >= 0 {
 		<-f.ended
 	}

@@ -41,6 +41,7 @@ type job struct {
 
 	mu      sync.Mutex // protects all below; never held while waiting or calling
 	next    int64      // the index of the next request
+	sent    int64      // the requests below were published
 	window  window     // what is outstanding
 	room    room
 	pending []request // to be published

@@ -84,12 +84,15 @@ func (c *Client) held(topic, channel string) (int64, error) {
 	return d.Ready + d.InFlight + d.Deferred, err
 }
 
-// count returns how many requests have been out for at least a whole period.
+// isOld says whether the request has been out for at least a whole period.
+func (j *job) isOld(r *outstanding) bool { return j.tick-r.tick >= 2 && r.index < j.sent }
+
+// count returns how many requests are old.
 func count(jobs []*job) (n int64) {
 	for _, j := range jobs {
 		j.mu.Lock()
 		j.window.each(func(r *outstanding) {
-			if j.tick-r.tick >= 2 {
+			if j.isOld(r) {
 				n++
 			}
 		})
@@ -114,8 +117,8 @@ func (j *job) nextTick() {
 	j.mu.Unlock()
 }
 
-// resend has requests published again: all that have been out for a whole period if
-// the broker has forgotten some, and those that are overdue. It returns how many.
+// resend has requests published again: all old ones if the
+// broker has forgotten some, and those that are overdue. It returns how many.
 func (j *job) resend(forgotten bool, period time.Duration) (n int64) {
 	overdue := uint32(0)
 	if d := j.client.cfg.Resend; d > 0 {
@@ -129,7 +132,7 @@ func (j *job) resend(forgotten bool, period time.Duration) (n int64) {
 	j.window.each(func(r *outstanding) {
 		age := j.tick - r.tick
 		late := overdue > 0 && age > overdue<<min(r.resends, 16)
-		if age < 2 || !forgotten && !late {
+		if !j.isOld(r) || !forgotten && !late {
 			return
 		}
 		r.tick = j.tick

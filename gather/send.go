@@ -59,10 +59,18 @@ func (j *job) publish(m *messages, batch []request) error {
 		if err != nil {
 			return fmt.Errorf("gather: publish requests to %s: %w", j.client.queue, err)
 		}
+		j.noteSent(batch[n-1].index)
 		batch = batch[n:]
 		clear(m.list) // the payloads belong to the requests
 	}
 	return nil
+}
+
+// noteSent says that the request, and all before it, were published.
+func (j *job) noteSent(index int64) {
+	j.mu.Lock()
+	j.sent = max(j.sent, index+1)
+	j.mu.Unlock()
 }
 
 // publishEach publishes requests one by one, to find out which are too large.
