@@ -141,12 +141,13 @@ func (d *doneSet) has(seq uint64) bool {
 	return d.full.has(seq >> blockBits)
 }
 
-// truncate forgets what it knows of end and all above.
+// truncate forgets what it knows of end and all above, which no list of changes can
+// say: the journal must start over.
 func (d *doneSet) truncate(end uint64) {
+	d.settle()
 	i, within := end>>blockBits, end%blockSize
 	cut := within != 0 && d.full.has(i)
 	d.full = d.full.below(i)
-	d.filled = d.filled.below(i)
 	for index, b := range d.blocks {
 		if index > i || (index == i && within == 0) {
 			d.drop(b)

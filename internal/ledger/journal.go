@@ -67,8 +67,13 @@ func (l *Ledger) settle() {
 func (l *Ledger) AppendSnapshot(dst []byte) []byte {
 	e := entry{kind: kindSnapshot, floor: l.done.floor, cursor: l.cursor}
 	e.done = l.done.runs(nil, l.cursor)
-	for i := range l.ready.count {
-		e.ready = append(e.ready, l.ready.ring[(l.ready.head+i)&(len(l.ready.ring)-1)])
+	e.deferred = slices.Clone(l.deferred)
+	for p := range l.ready.all() {
+		if p.due == givenBack {
+			e.ready = append(e.ready, p)
+		} else {
+			e.deferred = append(e.deferred, p) // its time has come since, which a restart sees again
+		}
 	}
 	l.leases.sweep(func(seq uint64, held lease) bool {
 		e.ready = append(e.ready, parked{givenBack, seq, held.attempt})
@@ -77,7 +82,6 @@ func (l *Ledger) AppendSnapshot(dst []byte) []byte {
 	// Attempt 1 is what a restart takes for granted of what it hears nothing about.
 	e.ready = slices.DeleteFunc(e.ready, func(p parked) bool { return p.attempt == 1 })
 	slices.SortFunc(e.ready, bySeq)
-	e.deferred = slices.Clone(l.deferred)
 	slices.SortFunc(e.deferred, byDue)
 	return e.encode(dst)
 }

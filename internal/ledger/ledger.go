@@ -83,9 +83,7 @@ func (l *Ledger) Skip(to uint64) {
 // there is none.
 func (l *Ledger) NextRedelivery(now int64) (seq uint64, ok bool) {
 	for len(l.deferred) > 0 && l.deferred[0].due <= now {
-		p := l.deferred.pop()
-		p.due = givenBack
-		l.ready.push(p)
+		l.ready.push(l.deferred.pop())
 	}
 	if l.ready.count == 0 {
 		return 0, false
@@ -100,6 +98,7 @@ func (l *Ledger) Redeliver(now, deadline int64, owner uint32) (seq uint64, attem
 		return 0, 0, false
 	}
 	p := l.ready.pop()
+	p.due = givenBack
 	if p.attempt++; p.attempt == 0 {
 		p.attempt-- // better the same attempt twice than number 0, which nobody has
 	}

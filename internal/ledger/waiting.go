@@ -1,11 +1,14 @@
 package ledger
 
-import "slices"
+import (
+	"iter"
+	"slices"
+)
 
 // A parked message is one that waits to be delivered again: for its time, or only for
 // its turn.
 type parked struct {
-	due     int64 // givenBack when it waits only for its turn
+	due     int64 // givenBack when it never waited for a time, else also when that has come
 	seq     uint64
 	attempt uint32 // how often it was delivered already
 }
@@ -48,6 +51,17 @@ func (q *queue) pop() parked {
 		*q = queue{}
 	}
 	return p
+}
+
+// all is the queue from the first to the last.
+func (q *queue) all() iter.Seq[parked] {
+	return func(yield func(parked) bool) {
+		for i := range q.count {
+			if !yield(q.ring[(q.head+i)&(len(q.ring)-1)]) {
+				return
+			}
+		}
+	}
 }
 
 // keep removes all that keep says false of.

@@ -1,0 +1,103 @@
+package ledger
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// A model is a ledger as one would explain it: each message that is not done, and in
+// which order those that are ready again became so.
+type model struct {
+	cursor uint64
+	live   map[uint64]message // all below the cursor that are not done
+	ready  []uint64
+}
+
+type message struct {
+	state    string // "in flight", "ready" or "deferred"
+	attempt  uint32
+	owner    uint32
+	deadline int64
+	due      int64
+
+	// said is what a restart makes of it: the journal is not told that a time has come.
+	said parked
+}
+
+func newModel(at uint64) model { return model{cursor: at, live: map[uint64]message{}} }
+
+func (m *model) floor() uint64 {
+	floor := m.cursor
+	for seq := range m.live {
+		floor = min(floor, seq)
+	}
+	return floor
+}
+
+func (m *model) inState(state string) (seqs []uint64) {
+	for seq, msg := range m.live {
+		if msg.state == state {
+			seqs = append(seqs, seq)
+		}
+	}
+	slices.Sort(seqs)
+	return seqs
+}
+
+func (m *model) lend(seq uint64, attempt uint32, deadline int64, owner uint32) {
+	m.live[seq] = message{
+		state: "in flight", attempt: attempt, owner: owner, deadline: deadline,
+		said: parked{givenBack, seq, attempt},
+	}
+}
+
+func (m *model) giveBack(seq uint64) {
+	msg := m.live[seq]
+	m.live[seq] = message{state: "ready", attempt: msg.attempt, said: parked{givenBack, seq, msg.attempt}}
+	m.ready = append(m.ready, seq)
+}
+
+func (m *model) deferUntil(seq uint64, attempt uint32, due int64) {
+	m.live[seq] = message{state: "deferred", attempt: attempt, due: due, said: parked{due, seq, attempt}}
+}
+
+// promote makes ready what is due, the earliest first.
+func (m *model) promote(now int64) {
+	due := slices.DeleteFunc(m.inState("deferred"), func(seq uint64) bool { return m.live[seq].due > now })
+	slices.SortStableFunc(due, func(a, b uint64) int { return cmp.Compare(m.live[a].due, m.live[b].due) })
+	for _, seq := range due {
+		msg := m.live[seq]
+		msg.state = "ready"
+		m.live[seq] = msg
+		m.ready = append(m.ready, seq)
+	}
+}
+
+func (m *model) empty(to uint64) {
+	maps.DeleteFunc(m.live, func(seq uint64, _ message) bool { return seq < to })
+	m.ready = slices.DeleteFunc(m.ready, func(seq uint64) bool { return seq < to })
+	m.cursor = max(m.cursor, to)
+}
+
+// clone is the model as the journal would have it now.
+func (m *model) clone() model {
+	return model{cursor: m.cursor, live: maps.Clone(m.live)}
+}
+
+// recovered is what a restart makes of a clone when the log ends at end.
+func (m *model) recovered(end uint64) model {
+	after := newModel(min(m.cursor, end))
+	for _, seq := range slices.Sorted(maps.Keys(m.live)) {
+		said := m.live[seq].said
+		switch {
+		case seq >= end:
+		case said.due == givenBack:
+			after.live[seq] = message{state: "ready", attempt: said.attempt, said: said}
+			after.ready = append(after.ready, seq)
+		default:
+			after.deferUntil(seq, said.attempt, said.due)
+		}
+	}
+	return after
+}
