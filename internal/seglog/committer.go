@@ -1,6 +1,8 @@
 package seglog
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -18,14 +20,14 @@ const (
 // Committer makes the appends of many logs safe in rounds. Whoever commits first takes
 // the turn and writes for all who have joined the round by then; those who come while
 // it writes form the next round. So the cost of a sync is shared by all that publish at
-// the same time, to whichever topics: the files of a round are synced concurrently.
+// the same time, to whichever topics: the logs of a round are written and synced
+// concurrently.
 type Committer struct {
 	interval time.Duration
-	// turn holds a token while somebody owns the logs' files: runs a round, or removes
-	// or closes a file.
-	turn chan struct{}
+	turn     chan struct{} // holds a token while somebody runs a round, and owns the logs' files
+	syncing  chan struct{} // the same for the background syncs, which run beside the rounds
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards what follows, and in each Log, joined
 	joining  *round     // the round that has not begun; nil when nobody waits
 	unsynced map[*segment]unsyncedFile
 
@@ -52,6 +54,7 @@ func NewCommitter(interval time.Duration) *Committer {
 	c := &Committer{
 		interval: interval,
 		turn:     make(chan struct{}, 1),
+		syncing:  make(chan struct{}, 1),
 		unsynced: make(map[*segment]unsyncedFile),
 		wake:     make(chan struct{}, 1),
 		stop:     make(chan struct{}),
@@ -69,7 +72,7 @@ func NewCommitter(interval time.Duration) *Committer {
 func (c *Committer) Close() {
 	close(c.stop)
 	<-c.done
-	c.syncUnsynced()
+	_ = c.syncUnsynced(nil) // each log has been told what failed
 }
 
 // commit returns when what was appended to l before the call is safe.
@@ -78,8 +81,11 @@ func (c *Committer) commit(l *Log) error {
 	select {
 	case <-r.done:
 	case c.turn <- struct{}{}:
-		c.lead(r)
+		flushes := c.lead(r)
 		<-c.turn
+		for _, f := range flushes {
+			f.announce()
+		}
 	}
 	return r.errs[l]
 }
@@ -91,32 +97,29 @@ func (c *Committer) join(l *Log) *round {
 	if c.joining == nil {
 		c.joining = &round{done: make(chan struct{})}
 	}
-	for _, have := range c.joining.logs {
-		if have == l {
-			return c.joining
-		}
+	if l.joined != c.joining {
+		l.joined = c.joining
+		c.joining.logs = append(c.joining.logs, l)
 	}
-	c.joining.logs = append(c.joining.logs, l)
 	return c.joining
 }
 
-// lead runs the round r, unless somebody else did. The caller holds the turn.
-func (c *Committer) lead(r *round) {
+// lead runs the round r, unless somebody else did, and returns what it flushed. The
+// caller has the turn.
+func (c *Committer) lead(r *round) []*flush {
 	c.mu.Lock()
 	if c.joining != r {
 		c.mu.Unlock() // it is over: rounds run one at a time, and we have the turn
-		return
+		return nil
 	}
-	c.joining = nil
+	logs := r.logs
+	c.joining, r.logs = nil, nil // its logs still know the round, and should not keep each other alive
 	c.mu.Unlock()
-	flushes := make([]*flush, len(r.logs))
-	for i, l := range r.logs {
+	flushes := make([]*flush, len(logs))
+	for i, l := range logs {
 		flushes[i] = l.collect()
-		flushes[i].write()
 	}
-	if c.interval == SyncAlways {
-		syncAll(flushes)
-	}
+	c.runAll(flushes)
 	for _, f := range flushes {
 		if f.err != nil {
 			r.fail(f.log, f.err)
@@ -124,6 +127,7 @@ func (c *Committer) lead(r *round) {
 		f.finish(c)
 	}
 	close(r.done)
+	return flushes
 }
 
 func (r *round) fail(l *Log, err error) {
@@ -133,33 +137,40 @@ func (r *round) fail(l *Log, err error) {
 	r.errs[l] = err
 }
 
-// syncAll syncs the files of a round, concurrently when there are several.
-func syncAll(flushes []*flush) {
+// runAll writes and syncs what there is in a round, concurrently when there is more than
+// one log: a hundred of them cost about one sync.
+func (c *Committer) runAll(flushes []*flush) {
+	always := c.interval == SyncAlways
 	if len(flushes) == 1 {
-		flushes[0].sync()
+		flushes[0].run(always)
 		return
 	}
 	var wg sync.WaitGroup
 	for _, f := range flushes {
-		wg.Go(f.sync)
+		wg.Go(func() { f.run(always) })
 	}
 	wg.Wait()
 }
 
-// exclusively runs f while no round runs.
-func (c *Committer) exclusively(f func() error) error {
-	c.turn <- struct{}{}
-	defer func() { <-c.turn }()
-	return f()
+// close commits the log's last records, syncs its files unless the policy is SyncNever,
+// and closes them.
+func (c *Committer) close(l *Log) error {
+	return errors.Join(c.commit(l), c.syncUnsynced(l))
 }
 
-// close makes the log's last records safe, whatever the policy, and closes its files.
-func (c *Committer) close(l *Log) error {
-	err := c.commit(l)
-	if c.interval > 0 {
-		c.syncUnsynced()
+// release passes on a segment's file that was written to: to the background syncer if
+// there is one, else to be closed, if nothing more will be written. The caller has the
+// turn.
+func (c *Committer) release(l *Log, s *segment, sealed bool) {
+	switch {
+	case c.interval > 0:
+		c.later(s, unsyncedFile{log: l, file: s.file, sealed: sealed})
+	case sealed:
+		_ = s.file.Close()
 	}
-	return err
+	if sealed {
+		s.file = nil
+	}
 }
 
 // later leaves a file to be synced in the background.
@@ -193,27 +204,49 @@ func (c *Committer) syncer() {
 			return
 		case <-timer.C:
 		}
-		c.syncUnsynced()
+		_ = c.syncUnsynced(nil) // each log has been told what failed
 	}
 }
 
-// syncUnsynced runs beside the rounds: syncing a file while it is written to is fine,
-// and closing is left to this place once a segment is sealed.
-func (c *Committer) syncUnsynced() {
-	c.mu.Lock()
-	batch := c.unsynced
-	c.unsynced = make(map[*segment]unsyncedFile)
-	c.mu.Unlock()
-	var wg sync.WaitGroup
+// syncUnsynced syncs what was left to the background, of one log or with nil of all, and
+// returns what failed. It runs beside the rounds: syncing a file while it is written to
+// is fine, and only here is a file closed that may be among them.
+func (c *Committer) syncUnsynced(only *Log) error {
+	c.syncing <- struct{}{}
+	defer func() { <-c.syncing }()
+	batch := c.takeUnsynced(only)
+	errs := make(chan error, len(batch))
 	for s, u := range batch {
-		wg.Go(func() {
-			if err := u.file.Sync(); err != nil {
-				u.log.distrust(s, err)
-			}
-			if u.sealed {
-				_ = u.file.Close()
-			}
-		})
+		go func() { errs <- u.sync(s) }()
 	}
-	wg.Wait()
+	var err error
+	for range batch {
+		err = errors.Join(err, <-errs)
+	}
+	return err
+}
+
+func (c *Committer) takeUnsynced(only *Log) map[*segment]unsyncedFile {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	batch := make(map[*segment]unsyncedFile)
+	for s, u := range c.unsynced {
+		if only == nil || u.log == only {
+			batch[s] = u
+			delete(c.unsynced, s)
+		}
+	}
+	return batch
+}
+
+func (u unsyncedFile) sync(s *segment) error {
+	err := u.file.Sync()
+	if err != nil {
+		err = fmt.Errorf("sync segment %s in the background: %w", segmentName(s.base), err)
+		u.log.distrust(s, err)
+	}
+	if u.sealed {
+		_ = u.file.Close()
+	}
+	return err
 }

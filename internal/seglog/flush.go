@@ -3,10 +3,13 @@ package seglog
 import (
 	"fmt"
 	"path/filepath"
+
+	"github.com/millrace/millrace/internal/vfs"
 )
 
 // flush is what one log has to write in one round. Whoever has the committer's turn
-// owns it, and with it the files of the log's segments.
+// owns it, and with it the files of the log's segments. It succeeds or fails as a whole,
+// so that no batch is half visible.
 type flush struct {
 	log    *Log
 	pieces []piece
@@ -21,7 +24,6 @@ type piece struct {
 	to      int64
 	visible uint64
 	seal    *footer // if not nil, to be written after that
-	written bool
 }
 
 // collect takes stock of what is not yet in the files.
@@ -29,17 +31,9 @@ func (l *Log) collect() *flush {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f := &flush{log: l}
-	i := len(l.segments)
-	for i > 0 && l.segments[i-1].pending() {
-		i--
-	}
-	for _, s := range l.segments[i:] {
+	for _, s := range l.pending() {
 		p := piece{seg: s, from: s.committed, to: s.size, visible: s.next}
-		for _, b := range s.blocks {
-			end := b.offset + int64(len(b.buf))
-			if end <= p.from {
-				continue
-			}
+		for _, b := range s.blocksFrom(p.from) {
 			p.bufs = append(p.bufs, b.buf[max(p.from-b.offset, 0):])
 		}
 		if s.sealed {
@@ -50,29 +44,39 @@ func (l *Log) collect() *flush {
 	return f
 }
 
-// pending says whether the segment has something that is not in its file.
-func (s *segment) pending() bool {
-	return s.committed < s.size || s.sealed && !s.footed
-}
-
-// write writes the pieces to their files, creating those that are new.
-func (f *flush) write() {
+// run writes the pieces to their files and, if asked to, syncs them.
+//
+// With sync, a footer is written only after the records before it are synced, and so is
+// the next segment's file created. After a power loss, then, a footer vouches for every
+// record before it, and only the last segment can have an unfinished end.
+func (f *flush) run(sync bool) {
 	for i := range f.pieces {
 		p := &f.pieces[i]
-		if err := f.log.writePiece(p); err != nil {
+		if err := f.log.write(p, sync); err != nil {
 			f.err = fmt.Errorf("write segment %s: %w", segmentName(p.seg.base), err)
 			return
 		}
-		p.written = true
+	}
+	if !sync {
+		return
+	}
+	for _, p := range f.pieces {
+		if err := p.seg.file.Sync(); err != nil {
+			f.err = fmt.Errorf("sync segment %s: %w", segmentName(p.seg.base), err)
+			return
+		}
 	}
 }
 
-func (l *Log) writePiece(p *piece) error {
+// write writes one piece to its file, which it creates if there is none yet.
+func (l *Log) write(p *piece, sync bool) error {
 	s := p.seg
 	if s.file == nil {
-		if err := l.create(s); err != nil {
+		file, err := l.create(s)
+		if err != nil {
 			return err
 		}
+		s.file = file
 	}
 	at := p.from
 	for _, b := range p.bufs {
@@ -84,17 +88,22 @@ func (l *Log) writePiece(p *piece) error {
 	if p.seal == nil {
 		return nil
 	}
+	if sync && len(p.bufs) > 0 {
+		if err := s.file.Sync(); err != nil {
+			return err
+		}
+	}
 	_, err := s.file.WriteAt(appendFooter(nil, p.seal), p.seal.end)
 	return err
 }
 
 // create makes the segment's file, and makes its existence durable: after a crash the
 // numbers that were given out are estimated from the last segment's base.
-func (l *Log) create(s *segment) error {
+func (l *Log) create(s *segment) (vfs.File, error) {
 	name := filepath.Join(l.opts.Dir, segmentName(s.base))
 	file, err := l.opts.FS.Create(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	h := appendHeader(appendHeader(nil, s.header), s.header)
 	if _, err = file.WriteAt(h, 0); err == nil {
@@ -106,150 +115,134 @@ func (l *Log) create(s *segment) error {
 	if err != nil {
 		_ = file.Close()
 		_ = l.opts.FS.Remove(name)
-		return err
+		return nil, err
 	}
-	s.file = file
-	return nil
+	return file, nil
 }
 
-// sync makes the written pieces durable.
-func (f *flush) sync() {
-	for i := range f.pieces {
-		p := &f.pieces[i]
-		if !p.written {
-			return
-		}
-		if err := p.seg.file.Sync(); err != nil {
-			p.written = false
-			f.err = fmt.Errorf("sync segment %s: %w", segmentName(p.seg.base), err)
-			return
-		}
-	}
-}
-
-// finish makes visible what was written, takes back what was not, and passes on the
-// files that are to be synced or closed.
+// finish makes visible what was written, or takes it back, and passes on the files that
+// are to be synced or closed.
 func (f *flush) finish(c *Committer) {
 	l := f.log
 	var full []held
-	var orphans []*segment
+	var abandoned []*segment
 	l.mu.Lock()
-	for i := range f.pieces {
-		p := &f.pieces[i]
-		if !p.written {
+	if f.err != nil {
+		abandoned = l.takeBack(f.err)
+	}
+	for _, s := range abandoned {
+		full = s.appendFull(full, l)
+	}
+	for _, p := range f.pieces {
+		if f.err != nil {
 			break
 		}
 		p.seg.committed, p.seg.visible = p.to, p.visible
 		p.seg.footed = p.seal != nil
-		l.visible = max(l.visible, p.visible)
-		full = p.seg.appendFull(full, l, p.from)
+		l.visible = p.visible
+		full = p.seg.appendFull(full, l)
 	}
-	if f.err != nil {
-		orphans = l.takeBack()
-	}
-	end := l.visible
 	l.mu.Unlock()
-	f.release(c)
-	l.discard(orphans)
+	for _, s := range abandoned {
+		l.abandon(c, s)
+	}
+	for _, p := range f.pieces {
+		if f.err == nil {
+			c.release(l, p.seg, p.seal != nil)
+		}
+	}
 	l.opts.Tail.add(full)
-	if l.opts.OnCommit != nil {
-		l.opts.OnCommit(end)
+}
+
+// announce tells the log's owner what has become visible. The caller has no turn.
+func (f *flush) announce() {
+	if n := len(f.pieces); n > 0 && f.err == nil && f.log.opts.OnCommit != nil {
+		f.log.opts.OnCommit(f.pieces[n-1].visible)
 	}
 }
 
-// appendFull lists the blocks that the committed part of the segment covers wholly
-// since it ended at from, and that nothing more will be appended to.
-func (s *segment) appendFull(full []held, l *Log, from int64) []held {
-	for i, b := range s.blocks {
-		last := i == len(s.blocks)-1 && !s.sealed
-		end := b.offset + int64(len(b.buf))
-		if !last && end > from && end <= s.committed {
-			full = append(full, held{log: l, seg: s, b: b})
-		}
+// appendFull lists the blocks that are wholly committed and that nothing more will be
+// appended to, those that it has not listed before.
+func (s *segment) appendFull(full []held, l *Log) []held {
+	n := len(s.blocks)
+	if n > 0 && !s.sealed {
+		n-- // it may be appended to
+	}
+	for n > 0 && s.blocks[n-1].end() > s.committed {
+		n--
+	}
+	first := n
+	for first > 0 && !s.blocks[first-1].held {
+		first--
+	}
+	for _, b := range s.blocks[first:n] {
+		b.held = true
+		full = append(full, held{log: l, seg: s, b: b})
 	}
 	return full
 }
 
-// release passes on the files: to be closed when their segment is full, and before that
-// to the background syncer if there is one.
-func (f *flush) release(c *Committer) {
-	for i := range f.pieces {
-		p := &f.pieces[i]
-		if !p.written || p.seg.file == nil {
-			continue
-		}
-		sealed := p.seal != nil
-		switch {
-		case c.interval > 0:
-			c.later(p.seg, unsyncedFile{log: f.log, file: p.seg.file, sealed: sealed})
-		case sealed:
-			_ = p.seg.file.Close()
-		}
-		if sealed {
-			p.seg.file = nil
-		}
-	}
-}
-
-// takeBack removes what is not committed, after a write or sync has failed, and ends
-// the segment there: its file is not to be trusted further. The lock is held. It returns
-// segments whose files should go, or be cut.
-func (l *Log) takeBack() []*segment {
+// takeBack removes all that is not committed, also what came after the round that
+// failed, and seals the segments that it was in: their files are not to be trusted
+// further. It returns them. The lock is held.
+func (l *Log) takeBack(err error) []*segment {
 	if n := len(l.voids); n > 0 && l.voids[n-1].to >= l.visible {
-		l.voids[n-1].to = l.next
-	} else {
-		l.voids = append(l.voids, void{l.visible, l.next})
+		l.voids[n-1].to, l.voids[n-1].err = l.next, err
+	} else if l.visible < l.next {
+		l.voids = append(l.voids, void{l.visible, l.next, err})
 	}
-	first := l.firstUncommitted()
-	orphans := append([]*segment(nil), l.segments[first:]...)
-	for _, s := range orphans {
+	cut := append([]*segment(nil), l.pending()...)
+	for _, s := range cut {
 		s.cut()
 	}
-	for n := len(l.segments); n > first && l.segments[n-1].count == 0; n-- {
+	for n := len(l.segments); n > 0 && !l.segments[n-1].begun(); n-- {
 		l.segments = l.segments[:n-1]
 	}
-	return orphans
+	return cut
 }
 
 // cut forgets what is not committed and seals the segment.
 func (s *segment) cut() {
-	s.sealed, s.footed = true, true
+	s.sealed, s.footed = true, s.committed > headersSize
 	s.count = s.before(s.visible)
 	s.size, s.next = s.committed, s.visible
 	for len(s.marks) > 0 && s.marks[len(s.marks)-1].offset >= s.size {
 		s.marks = s.marks[:len(s.marks)-1]
 	}
-	for len(s.blocks) > 0 {
-		b := s.blocks[len(s.blocks)-1]
-		if b.offset < s.size {
+	for n := len(s.blocks); n > 0; n-- {
+		if b := s.blocks[n-1]; b.offset < s.size {
 			b.buf = b.buf[:min(int64(len(b.buf)), s.size-b.offset)]
 			return
 		}
-		s.blocks = s.blocks[:len(s.blocks)-1]
+		s.blocks = s.blocks[:n-1]
 	}
 }
 
-// discard removes the files of segments that hold nothing, and does what it can to end
-// the others at their last good record; where that fails too, the scan of the next
-// start finds the end. The caller has the turn.
-func (l *Log) discard(orphans []*segment) {
-	for _, s := range orphans {
-		file := s.file
-		s.file = nil
-		if file == nil {
-			continue
-		}
-		if s.count == 0 {
-			_ = file.Close()
-			_ = l.opts.FS.Remove(filepath.Join(l.opts.Dir, segmentName(s.base)))
-			continue
-		}
-		if file.Truncate(s.size) == nil {
-			_, _ = file.WriteAt(appendFooter(nil, s.footer()), s.size)
-			_ = file.Sync()
-		}
-		_ = file.Close()
+// abandon removes the file of a segment that holds nothing, and does what it can to end
+// another at its last committed record; where that fails too, the scan of the next start
+// finds the end. The caller has the turn.
+func (l *Log) abandon(c *Committer, s *segment) {
+	if s.file == nil {
+		return
 	}
+	if !s.begun() {
+		_ = l.opts.FS.Remove(filepath.Join(l.opts.Dir, segmentName(s.base)))
+	} else if endSegment(s.file, s.footer()) == nil {
+		_ = s.file.Sync()
+	}
+	c.release(l, s, true)
+}
+
+// endSegment cuts the file behind its last record and writes the footer there.
+func endSegment(file vfs.File, f *footer) error {
+	if err := file.Truncate(f.end); err != nil {
+		return err
+	}
+	_, err := file.WriteAt(appendFooter(nil, f), f.end)
+	if err != nil {
+		_ = file.Truncate(f.end) // half a footer would look like damage
+	}
+	return err
 }
 
 // distrust is called when a background sync of the segment has failed: what comes next
@@ -258,7 +251,5 @@ func (l *Log) distrust(s *segment, err error) {
 	l.mu.Lock()
 	s.sealed = true
 	l.mu.Unlock()
-	if l.opts.OnDamage != nil {
-		l.opts.OnDamage(Damage{File: segmentName(s.base), Err: fmt.Errorf("sync in the background: %w", err)})
-	}
+	l.damaged(Damage{File: segmentName(s.base), Err: err})
 }

@@ -46,6 +46,15 @@ type header struct {
 	created int64
 }
 
+// maxSegmentRecords bounds how many sequence numbers one segment can use up: all of
+// them are in [base, base+maxSegmentRecords). After an unclean stop numbers go on that
+// far above the last segment's base, so that none is used twice although the end of
+// that segment may be lost. And a damaged segment is searched only for such numbers.
+const maxSegmentRecords = 1 << 21
+
+// limit is above every sequence number that the segment can have.
+func (h *header) limit() uint64 { return h.base + maxSegmentRecords }
+
 func appendHeader(b []byte, h header) []byte {
 	start := len(b)
 	b = append(b, headerMagic...)
@@ -102,10 +111,9 @@ type Record struct {
 // The length counts from seq to the end of the body. With flagHeaders unset, headers
 // and their length are left out. A length of 0 is the end of what was written.
 const (
-	recordPrefix   = 8  // length and crc
-	recordFixed    = 33 // up to and with flags
-	flagHeaders    = 1 << 0
-	maxRecordBytes = MaxEntry + 64
+	recordPrefix = 8  // length and crc
+	recordFixed  = 33 // up to and with flags
+	flagHeaders  = 1 << 0
 )
 
 // recordSize is how many bytes a record with such headers and body takes.
@@ -121,7 +129,7 @@ func recordSize(headers, body int) int {
 // the segment's file b will stand.
 func putRecord(b []byte, r *Record, salt uint64, offset int64) {
 	le := binary.LittleEndian
-	le.PutUint32(b, uint32(len(b)-recordPrefix)) //nolint:gosec // Append refuses what is longer
+	le.PutUint32(b, uint32(len(b)-recordPrefix)) //nolint:gosec // bounded by MaxEntry
 	le.PutUint64(b[8:], r.Seq)
 	le.PutUint64(b[16:], uint64(r.Time)) //nolint:gosec // two's complement, read back the same way
 	le.PutUint64(b[24:], uint64(r.Due))  //nolint:gosec // the same
@@ -145,14 +153,24 @@ func recordCRC(b []byte, salt uint64, offset int64) uint32 {
 	return crc32.Update(uint32(x), castagnoli, b[recordPrefix:]) //nolint:gosec // the low half is meant
 }
 
+// recordLen is what the first bytes of b say that the length of the record there is, or
+// 0 when that cannot be one.
+func recordLen(b []byte) int64 {
+	if len(b) < recordFixed {
+		return 0
+	}
+	n := int64(binary.LittleEndian.Uint32(b)) + recordPrefix
+	if n < recordFixed {
+		return 0
+	}
+	return n
+}
+
 // nextRecord returns the encoded record at the start of b, without checking it; nil when
 // b holds no whole one.
 func nextRecord(b []byte) []byte {
-	if len(b) < recordFixed {
-		return nil
-	}
-	n := int(binary.LittleEndian.Uint32(b)) + recordPrefix
-	if n < recordFixed || n > len(b) {
+	n := recordLen(b)
+	if n == 0 || n > int64(len(b)) {
 		return nil
 	}
 	return b[:n:n]
@@ -181,126 +199,17 @@ func decodeRecord(b []byte, r *Record) bool {
 	return true
 }
 
-func recordOK(b []byte, salt uint64, offset int64) bool {
-	return binary.LittleEndian.Uint32(b[4:]) == recordCRC(b, salt, offset)
-}
-
-// A footer follows the last record, where the length of a record would be:
-//
-//	┌────────────┬───────┬──────┬──────┬─────────┬───────┬──────┬───────┬─────────────────┐
-//	│ 0xFFFFFFFF │ zero  │ salt │ base │ next    │ first │ last │ count │ marks …         │
-//	│ u32        │ u32   │ u64  │ u64  │ seq u64 │ time  │ time │ u64   │ 3 uvarints each │
-//	└────────────┴───────┴──────┴──────┴─────────┴───────┴──────┴───────┴─────────────────┘
-//
-// A mark says where a record stands, one every markEvery bytes: the differences of
-// sequence number, offset, and count of records before it, from the mark before. The
-// trailer ends the file:
-//
-//	┌───────────────┬───────────────┬─────────────────┬──────────┐
-//	│ footer offset │ footer length │ crc of all that │ "mr-foot"│
-//	│ u64           │ u32           │ u32             │ 8        │
-//	└───────────────┴───────────────┴─────────────────┴──────────┘
-//
-// The crc is over the footer and the two fields before it.
-const (
-	footerMark   = 0xFFFFFFFF
-	footerFixed  = 64
-	trailerSize  = 24
-	trailerMagic = "mr-foot\x01"
-	markEvery    = 64 << 10
-)
-
-// mark is an entry of a segment's sparse index.
-type mark struct {
-	seq    uint64 // of the record that stands at offset
-	offset int64
-	count  int64 // records of the segment before it
-}
-
-// footer is what is known of a segment that is full.
-type footer struct {
-	header
-	next      uint64 // above every sequence number of the segment
-	firstTime int64
-	lastTime  int64
-	count     int64 // records
-	marks     []mark
-	end       int64 // where the records end; in the file, the footer's offset
-}
-
-// appendFooter appends footer and trailer.
-func appendFooter(b []byte, f *footer) []byte {
-	le := binary.LittleEndian
-	start := len(b)
-	b = le.AppendUint32(b, footerMark)
-	b = le.AppendUint32(b, 0)
-	for _, v := range []uint64{f.salt, f.base, f.next, uint64(f.firstTime), uint64(f.lastTime), uint64(f.count), uint64(len(f.marks))} { //nolint:gosec // two's complement
-		b = le.AppendUint64(b, v)
+// goodRecord is nextRecord for bytes that may be damaged, or no record at all: it
+// returns only one that passes its checksum and whose sequence number is in [from, to).
+func goodRecord(b []byte, salt uint64, offset int64, from, to uint64) []byte {
+	rec := nextRecord(b)
+	if rec == nil || binary.LittleEndian.Uint32(rec[4:]) != recordCRC(rec, salt, offset) {
+		return nil
 	}
-	var last mark
-	for _, m := range f.marks {
-		b = binary.AppendUvarint(b, m.seq-last.seq)
-		b = binary.AppendUvarint(b, uint64(m.offset-last.offset)) //nolint:gosec // marks ascend
-		b = binary.AppendUvarint(b, uint64(m.count-last.count))   //nolint:gosec // marks ascend
-		last = m
+	if seq := binary.LittleEndian.Uint64(rec[8:]); seq < from || seq >= to {
+		return nil
 	}
-	length := len(b) - start
-	b = le.AppendUint64(b, uint64(f.end))  //nolint:gosec // offsets are not negative
-	b = le.AppendUint32(b, uint32(length)) //nolint:gosec // bounded by the segment's size
-	b = le.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
-	return append(b, trailerMagic...)
-}
-
-// parseTrailer reads the last trailerSize bytes of a file of the given size and says
-// where its footer starts and how long footer and trailer are together.
-func parseTrailer(b []byte, size int64) (offset int64, length int, err error) {
-	if len(b) != trailerSize || string(b[16:]) != trailerMagic {
-		return 0, 0, errBadFooter
-	}
-	offset = int64(binary.LittleEndian.Uint64(b)) //nolint:gosec // range checked below
-	n := int64(binary.LittleEndian.Uint32(b[8:]))
-	if offset < headersSize || n < footerFixed || offset+n+trailerSize != size {
-		return 0, 0, errBadFooter
-	}
-	return offset, int(n) + trailerSize, nil
-}
-
-// parseFooter reads what appendFooter wrote.
-func parseFooter(b []byte) (*footer, error) {
-	le := binary.LittleEndian
-	body := len(b) - trailerSize
-	if body < footerFixed || le.Uint32(b) != footerMark ||
-		crc32.Checksum(b[:body+12], castagnoli) != le.Uint32(b[body+12:]) {
-		return nil, errBadFooter
-	}
-	f := &footer{
-		header:    header{salt: le.Uint64(b[8:]), base: le.Uint64(b[16:])},
-		next:      le.Uint64(b[24:]),
-		firstTime: int64(le.Uint64(b[32:])),   //nolint:gosec // see appendFooter
-		lastTime:  int64(le.Uint64(b[40:])),   //nolint:gosec // see appendFooter
-		count:     int64(le.Uint64(b[48:])),   //nolint:gosec // see appendFooter
-		end:       int64(le.Uint64(b[body:])), //nolint:gosec // see appendFooter
-	}
-	marks := le.Uint64(b[56:])
-	rest := b[footerFixed:body]
-	if marks > uint64(len(rest)) {
-		return nil, errBadFooter
-	}
-	f.marks = make([]mark, 0, marks)
-	var m mark
-	for range marks {
-		var d [3]uint64
-		for i := range d {
-			v, w := binary.Uvarint(rest)
-			if w <= 0 {
-				return nil, errBadFooter
-			}
-			d[i], rest = v, rest[w:]
-		}
-		m = mark{m.seq + d[0], m.offset + int64(d[1]), m.count + int64(d[2])} //nolint:gosec // under a good checksum
-		f.marks = append(f.marks, m)
-	}
-	return f, nil
+	return rec
 }
 
 func uvarintLen(v uint64) int {

@@ -15,8 +15,8 @@ import (
 var (
 	// ErrClosed is returned when a log is used after Close.
 	ErrClosed = errors.New("seglog: log is closed")
-	// errTakenBack is what a publisher gets whose records stood behind others that
-	// could not be written.
+	// errTakenBack is what a publisher gets, with the reason, whose records stood
+	// behind others that could not be written.
 	errTakenBack = errors.New("seglog: a write before this one failed")
 )
 
@@ -24,10 +24,6 @@ const (
 	defaultSegmentSize = 64 << 20
 	// memorySegmentSize is smaller, because a segment's memory is freed as a whole.
 	memorySegmentSize = 1 << 20
-	// maxSegmentRecords bounds how many sequence numbers one segment can use up. After
-	// an unclean stop numbers go on that far above the last segment's base, so that
-	// none is used twice although the end of that segment may be lost.
-	maxSegmentRecords = 1 << 21
 	minBlock          = 4 << 10
 	maxBlock          = 64 << 10
 )
@@ -49,9 +45,10 @@ type Options struct {
 	Tail *Tail
 	// OnCommit, if not nil, is called without locks whenever records have become
 	// visible; end is one above the last of them. Calls for one log may overtake
-	// each other.
+	// each other, and Commits of others may return before.
 	OnCommit func(end uint64)
-	// OnDamage, if not nil, is called for every piece of a file that cannot be read.
+	// OnDamage, if not nil, is called without locks for every piece of a file that
+	// cannot be read, each time that somebody tries to.
 	OnDamage func(Damage)
 }
 
@@ -65,10 +62,15 @@ type Log struct {
 	visible  uint64     // one above the last committed record
 	voids    []void     // what was taken back after failed writes, ascending
 	closed   bool
+
+	joined *round // the latest round it was entered into; the committer's lock guards it
 }
 
-// void is a range of sequence numbers whose records were taken back.
-type void struct{ from, to uint64 }
+// void is a range of sequence numbers whose records were taken back, and the reason.
+type void struct {
+	from, to uint64
+	err      error
+}
 
 // Entry is what Append makes a record of.
 type Entry struct {
@@ -80,66 +82,76 @@ type Entry struct {
 // Size is the number of bytes that the entry takes in the log.
 func (e Entry) Size() int { return recordSize(len(e.Headers), len(e.Body)) }
 
-// Ticket stands for what one Append has appended.
+// Ticket stands for what one Append has appended. Its sequence numbers are given out only
+// once Commit has returned nil: after a crash before that, others may get them.
 type Ticket struct {
 	// First and End are the first sequence number and one above the last.
 	First, End uint64
 }
 
 // Append adds n records, the i-th made of entry(i), all with the time now. They are
-// in memory only, and invisible, until Commit. No entry may be larger than MaxEntry.
-// Returns ErrClosed, and then nothing was appended.
+// in memory only, and invisible, until Commit. In a log without files they are visible
+// at once. Returns ErrClosed, and then nothing was appended.
+//
+// It calls entry with the log locked, so that a batch is written without a copy: entry
+// must not use the log. It panics when an entry is larger than MaxEntry: whoever takes
+// messages in has a limit far below.
 func (l *Log) Append(now int64, n int, entry func(i int) Entry) (Ticket, error) {
+	t, err := l.append(now, n, entry)
+	if l.opts.FS == nil && l.opts.OnCommit != nil && t.First < t.End {
+		l.opts.OnCommit(t.End)
+	}
+	return t, err
+}
+
+func (l *Log) append(now int64, n int, entry func(i int) Entry) (Ticket, error) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.closed {
-		l.mu.Unlock()
 		return Ticket{}, ErrClosed
 	}
 	t := Ticket{First: l.next}
 	for i := range n {
 		e := entry(i)
-		size := recordSize(len(e.Headers), len(e.Body))
-		l.put(&Record{Seq: l.next, Time: now, Due: e.Due, Headers: e.Headers, Body: e.Body}, size)
+		if len(e.Headers)+len(e.Body) > MaxEntry {
+			panic(fmt.Sprintf("seglog: an entry of %d bytes", len(e.Headers)+len(e.Body)))
+		}
+		l.put(&Record{Seq: l.next, Time: now, Due: e.Due, Headers: e.Headers, Body: e.Body}, e.Size())
 	}
 	t.End = l.next
-	if l.opts.FS != nil {
-		l.mu.Unlock()
-		return t, nil
-	}
-	s := l.segments[len(l.segments)-1]
-	for _, seg := range l.segments[l.firstUncommitted():] {
-		seg.committed, seg.visible = seg.size, seg.next
-	}
-	l.visible = s.next
-	l.mu.Unlock()
-	if l.opts.OnCommit != nil && n > 0 {
-		l.opts.OnCommit(t.End)
+	if l.opts.FS == nil {
+		l.show()
 	}
 	return t, nil
 }
 
+// show makes everything visible, in a log without files. The lock is held.
+func (l *Log) show() {
+	for i := len(l.segments) - 1; i >= 0 && l.segments[i].committed < l.segments[i].size; i-- {
+		s := l.segments[i]
+		s.committed, s.visible = s.size, s.next
+	}
+	l.visible = l.next
+}
+
 // Commit returns when what the ticket stands for is safe and visible, or with the
-// error that kept it from being so; then it never becomes visible.
+// error that kept it from being so; then no reader of this log sees any of it. (What was
+// written and could not be synced may be there when the log is opened the next time.)
 func (l *Log) Commit(t Ticket) error {
 	if l.opts.FS == nil || t.First == t.End {
 		return nil
 	}
-	err := l.opts.Committer.commit(l)
+	// The round's error may be about records that came later than these.
+	roundErr := l.opts.Committer.commit(l)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, v := range l.voids {
-		if v.from <= t.First && t.First < v.to {
-			if err == nil {
-				err = errTakenBack
+		if v.from < t.End && t.First < v.to {
+			if roundErr == nil {
+				return fmt.Errorf("%w: %w", errTakenBack, v.err)
 			}
-			return err
+			return roundErr
 		}
-	}
-	if l.visible < t.End {
-		if err == nil {
-			err = ErrClosed
-		}
-		return err
 	}
 	return nil
 }
@@ -184,14 +196,14 @@ func (s *segment) room(size int) *block {
 	return b
 }
 
-// firstUncommitted returns the index of the first segment with records that are not
-// committed. The lock is held.
-func (l *Log) firstUncommitted() int {
+// pending returns the segments with something that is not in their files. They are the
+// last ones. The lock is held.
+func (l *Log) pending() []*segment {
 	i := len(l.segments)
-	for i > 0 && l.segments[i-1].committed < l.segments[i-1].size {
+	for i > 0 && l.segments[i-1].pending() {
 		i--
 	}
-	return i
+	return l.segments[i:]
 }
 
 // forget drops a block from memory; it can be read from its file.
@@ -229,20 +241,21 @@ func (l *Log) Count(from, to uint64) int64 {
 type SegmentInfo struct {
 	// Base is its first possible sequence number, Next one above its last.
 	Base, Next uint64
-	// Records and Bytes are what it holds.
+	// Records and Bytes are what it holds: Bytes is the sum of the entries' sizes.
 	Records, Bytes int64
 	// LastTime is when its last record was appended, in Unix nanoseconds.
 	LastTime int64
 }
 
 // Sealed returns the segments, oldest first, that take no more records and are wholly
-// committed. The last segment is never among them.
+// committed. The last segment that has a file is never among them: what comes after a
+// crash is numbered by its base.
 func (l *Log) Sealed() []SegmentInfo {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var infos []SegmentInfo
 	for i, s := range l.segments {
-		if i == len(l.segments)-1 || s.committed < s.size {
+		if !l.removable(i) {
 			break
 		}
 		infos = append(infos, SegmentInfo{s.base, s.next, s.count, s.size, s.lastTime})
@@ -250,49 +263,51 @@ func (l *Log) Sealed() []SegmentInfo {
 	return infos
 }
 
-// Size returns the bytes that the segments hold.
+// removable says whether Sealed lists the i-th segment: one behind it has been written
+// to, and with that, in the same round or before, all there was to write to this one.
+// The lock is held.
+func (l *Log) removable(i int) bool {
+	return i+1 < len(l.segments) && l.segments[i+1].begun()
+}
+
+// Size returns the bytes that the records take: the sum of their entries' sizes.
 func (l *Log) Size() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var n int64
 	for _, s := range l.segments {
-		n += s.size
+		n += s.size - headersSize
 	}
 	return n
 }
 
-// Remove deletes a segment that Sealed returned. Readers go on behind it.
+// Remove deletes a segment that Sealed returned; for any other base it does nothing.
+// Readers go on behind it. After a power loss the segment may be there again.
 func (l *Log) Remove(base uint64) error {
-	l.mu.Lock()
-	at := -1
-	for i, s := range l.segments[:max(len(l.segments)-1, 0)] {
-		if s.base == base && s.committed == s.size {
-			at = i
-		}
-	}
-	if at < 0 {
-		l.mu.Unlock()
+	if !l.forgetSegment(base) || l.opts.FS == nil {
 		return nil
 	}
-	s := l.segments[at]
-	l.segments = append(l.segments[:at:at], l.segments[at+1:]...)
-	s.blocks, s.removed = nil, true
-	l.mu.Unlock()
-	if l.opts.FS == nil {
-		return nil
+	if err := l.opts.FS.Remove(filepath.Join(l.opts.Dir, segmentName(base))); err != nil {
+		return fmt.Errorf("remove a consumed segment: %w", err)
 	}
-	// A round might be about to write the segment's footer. Its file, if it is still
-	// open, is closed by whoever syncs it.
-	return l.opts.Committer.exclusively(func() error {
-		if err := l.opts.FS.Remove(filepath.Join(l.opts.Dir, segmentName(base))); err != nil {
-			return fmt.Errorf("remove a consumed segment: %w", err)
-		}
-		return nil
-	})
+	return nil
 }
 
-// Close commits what was appended, writes the footer of the last segment and closes
-// its file. Without an FS it frees the memory.
+func (l *Log) forgetSegment(base uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := slices.IndexFunc(l.segments, func(s *segment) bool { return s.base == base })
+	if i < 0 || !l.removable(i) {
+		return false
+	}
+	l.segments[i].blocks, l.segments[i].removed = nil, true
+	l.segments = slices.Delete(l.segments, i, i+1)
+	return true
+}
+
+// Close commits what was appended, ends the last segment with its footer and closes its
+// file, synced unless the policy is SyncNever. What is committed can still be read.
+// Without an FS it frees the memory, and nothing can.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -300,12 +315,17 @@ func (l *Log) Close() error {
 		return nil
 	}
 	l.closed = true
+	if l.opts.FS == nil {
+		for _, s := range l.segments {
+			s.blocks, s.removed = nil, true
+		}
+		l.segments = nil
+		l.mu.Unlock()
+		return nil
+	}
 	if n := len(l.segments); n > 0 {
 		l.segments[n-1].sealed = true
 	}
 	l.mu.Unlock()
-	if l.opts.FS == nil {
-		return nil
-	}
 	return l.opts.Committer.close(l)
 }

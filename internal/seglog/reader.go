@@ -77,16 +77,16 @@ func (r *Reader) closeStale() {
 
 // span is a stretch of committed records that a reader may look at without the lock.
 type span struct {
-	mem   []byte // in memory, from the reader's offset; nil: in the file
-	limit int64  // where the committed part of the segment ends
-	salt  uint64
+	mem []byte // in memory, from the reader's offset; nil: in the file
+	end int64  // where the committed part of the segment ends
 }
 
 // Read fills dst with the next records and returns how many there were, 0 when there
 // are no more for now. It stops early at the end of a piece of memory or of a segment,
 // so fewer than len(dst) does not mean that there are no more.
+// Returns what the file system returns. Damaged records are reported and skipped.
 func (r *Reader) Read(dst []Record) (int, error) {
-	for {
+	for len(dst) > 0 {
 		s, ok := r.log.locate(r)
 		r.closeStale()
 		if !ok {
@@ -95,14 +95,15 @@ func (r *Reader) Read(dst []Record) (int, error) {
 		var n int
 		var err error
 		if s.mem != nil {
-			n = r.parse(dst, s.mem, r.off, s.salt, false)
+			n = r.parse(dst, s.mem, false)
 		} else {
-			n, err = r.readFile(dst, s)
+			n, err = r.readFile(dst, s.end)
 		}
 		if n > 0 || err != nil {
 			return n, err
 		}
 	}
+	return 0, nil
 }
 
 // locate moves the reader to the segment and offset where its next record is, and
@@ -113,23 +114,18 @@ func (l *Log) locate(r *Reader) (span, bool) {
 	if r.seq >= l.visible {
 		return span{}, false
 	}
-	s := r.seg
-	if s == nil || r.off >= s.committed || s.removed {
+	if s := r.seg; s == nil || r.off >= s.committed || s.removed {
 		if s = l.after(s, r.seq); s == nil {
 			return span{}, false
 		}
-		if s != r.seg {
-			r.enter(s)
-		}
-		if r.off >= s.committed {
-			return span{}, false
-		}
+		r.enter(s)
 	}
+	s := r.seg
 	if b := s.blockAt(r.off); b != nil {
-		end := min(b.offset+int64(len(b.buf)), s.committed)
-		return span{mem: b.buf[r.off-b.offset : end-b.offset], limit: s.committed, salt: s.salt}, true
+		end := min(b.end(), s.committed)
+		return span{mem: b.buf[r.off-b.offset : end-b.offset], end: s.committed}, true
 	}
-	return span{limit: s.committed, salt: s.salt}, true
+	return span{end: s.committed}, true
 }
 
 // after returns the segment to read seq from, coming from the segment that was read to
@@ -139,10 +135,12 @@ func (l *Log) after(read *segment, seq uint64) *segment {
 		s := l.segments[i]
 		return s.visible > seq && (read == nil || s.base > read.base)
 	})
-	if i == len(l.segments) {
-		return nil
+	for _, s := range l.segments[i:] {
+		if s.committed > headersSize { // a crash may have left one with nothing in it
+			return s
+		}
 	}
-	return l.segments[i]
+	return nil
 }
 
 // enter moves the reader to where its next record must be looked for in s.
@@ -154,13 +152,18 @@ func (r *Reader) enter(s *segment) {
 	}
 }
 
-// parse takes records from b, which stands at offset off of the segment, until dst is
-// full or b holds no further whole and good one, and moves the reader behind them.
-func (r *Reader) parse(dst []Record, b []byte, off int64, salt uint64, check bool) int {
+// parse takes records from b, which stands at the reader's offset, until dst is full or
+// b holds no further whole and good one, and moves the reader behind them.
+func (r *Reader) parse(dst []Record, b []byte, check bool) int {
 	n, at := 0, 0
 	for n < len(dst) {
-		rec := nextRecord(b[at:])
-		if rec == nil || check && !recordOK(rec, salt, off+int64(at)) || !decodeRecord(rec, &dst[n]) {
+		var rec []byte
+		if check {
+			rec = goodRecord(b[at:], r.seg.salt, r.off+int64(at), r.seg.base, r.seg.limit())
+		} else {
+			rec = nextRecord(b[at:])
+		}
+		if rec == nil || !decodeRecord(rec, &dst[n]) {
 			break
 		}
 		at += len(rec)
@@ -169,38 +172,35 @@ func (r *Reader) parse(dst []Record, b []byte, off int64, salt uint64, check boo
 			n++
 		}
 	}
-	r.off = off + int64(at)
+	r.off += int64(at)
 	return n
 }
 
-// readFile is Read for what is no longer in memory.
-func (r *Reader) readFile(dst []Record, s span) (int, error) {
+// readFile is Read for what is no longer in memory. It may return no record although
+// there are more: when it has skipped some, or the file is gone.
+func (r *Reader) readFile(dst []Record, end int64) (int, error) {
 	if err := r.open(); err != nil || r.file == nil {
 		return 0, err
 	}
 	before := r.off
-	if b := r.chunkFrom(r.off); len(b) > 0 {
-		if n := r.parse(dst, b, r.off, s.salt, true); n > 0 || r.off > before {
+	if n := r.parse(dst, r.chunkFrom(r.off), true); r.off > before {
+		return n, nil
+	}
+	for size := r.ahead; ; size *= 2 {
+		if err := r.fetch(end, size); err != nil {
+			return 0, err
+		}
+		if n := r.parse(dst, r.chunk, true); r.off > before {
+			r.ahead = min(2*r.ahead, lastChunk)
 			return n, nil
 		}
+		// Either the record is longer than what was read, or it is damaged.
+		if skip, ok := resync(r.chunk, r.off, end, &r.seg.header, r.seg.base); ok {
+			r.log.damaged(Damage{segmentName(r.seg.base), r.off, skip, ErrDamaged})
+			r.off += skip
+			return 0, nil
+		}
 	}
-	if err := r.fetch(s.limit, r.ahead); err != nil {
-		return 0, err
-	}
-	r.ahead = min(2*r.ahead, lastChunk)
-	n := r.parse(dst, r.chunk, r.off, s.salt, true)
-	if n > 0 || r.off > before {
-		return n, nil
-	}
-	// Either the record is longer than what was read, or it is damaged.
-	if err := r.fetch(s.limit, int(s.limit-r.off)); err != nil {
-		return 0, err
-	}
-	if n = r.parse(dst, r.chunk, r.off, s.salt, true); n > 0 || r.off > before {
-		return n, nil
-	}
-	r.skipDamage(s)
-	return 0, nil
 }
 
 // open opens the file of the reader's segment. When the segment was removed meanwhile
@@ -234,23 +234,11 @@ func (r *Reader) chunkFrom(off int64) []byte {
 }
 
 // fetch reads up to size bytes from the reader's offset on into a new chunk.
-func (r *Reader) fetch(limit int64, size int) error {
-	size = int(min(int64(size), limit-r.off))
-	r.chunk, r.chunkOff = make([]byte, size), r.off
+func (r *Reader) fetch(end int64, size int) error {
+	r.chunk, r.chunkOff = make([]byte, min(int64(size), end-r.off)), r.off
 	if _, err := r.file.ReadAt(r.chunk, r.off); err != nil {
 		r.chunk = nil
 		return fmt.Errorf("read the log: segment %s at byte %d: %w", segmentName(r.seg.base), r.off, err)
 	}
 	return nil
-}
-
-// skipDamage moves the reader from a record that is damaged to the next good one of
-// the segment, and reports what lies between. The chunk reaches to the segment's end.
-func (r *Reader) skipDamage(s span) {
-	skip := resync(r.chunk, r.off, s.salt, r.seg.base, r.seg.base+2*maxSegmentRecords)
-	l := r.log
-	if l.opts.OnDamage != nil {
-		l.opts.OnDamage(Damage{File: segmentName(r.seg.base), Offset: r.off, Bytes: skip, Err: ErrDamaged})
-	}
-	r.off += skip
 }

@@ -1,11 +1,13 @@
 package seglog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -51,12 +53,13 @@ func Open(opts Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	for i, name := range names {
+	// Backwards, because the last one that holds something is not known before.
+	for _, name := range slices.Backward(names) {
 		base, ok := parseSegmentName(name)
 		if !ok {
 			continue
 		}
-		s, err := l.load(base, i == len(names)-1)
+		s, err := l.load(base, len(l.segments) == 0)
 		if err != nil {
 			return nil, fmt.Errorf("open log: segment %s: %w", name, err)
 		}
@@ -65,6 +68,7 @@ func Open(opts Options) (*Log, error) {
 			l.next = max(l.next, s.next)
 		}
 	}
+	slices.Reverse(l.segments)
 	l.visible = l.next
 	return l, nil
 }
@@ -75,13 +79,14 @@ func parseSegmentName(name string) (base uint64, ok bool) {
 		return 0, false
 	}
 	base, err := strconv.ParseUint(digits, 16, 64)
-	return base, err == nil
+	return base, err == nil && segmentName(base) == name
 }
 
 // load reads what a segment's footer says, or finds it out by a scan. It returns nil
-// for a segment that holds nothing.
+// for a segment that holds nothing that can be read.
 func (l *Log) load(base uint64, last bool) (*segment, error) {
-	file, err := l.opts.FS.Open(filepath.Join(l.opts.Dir, segmentName(base)))
+	name := filepath.Join(l.opts.Dir, segmentName(base))
+	file, err := l.opts.FS.Open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -91,25 +96,29 @@ func (l *Log) load(base uint64, last bool) (*segment, error) {
 		return nil, err
 	}
 	h, headErr := l.readHeader(file, base)
-	if errors.Is(headErr, ErrNewerVersion) {
+	if headErr != nil && !errors.Is(headErr, errBadHeader) {
 		return nil, headErr
 	}
-	f, footErr := readFooter(file, size)
-	switch {
-	case footErr == nil && (headErr != nil || f.base == base && f.salt == h.salt):
-		return segmentOf(f), nil
-	case headErr != nil:
-		// Without its salt not one record can be told from noise. A file that a crash
-		// left before its header was synced holds nothing that was promised.
-		l.next = max(l.next, base+maxSegmentRecords)
-		zero, err := allZero(file, size)
-		if zero && err == nil {
-			return nil, l.opts.FS.Remove(filepath.Join(l.opts.Dir, segmentName(base)))
-		}
-		l.damaged(Damage{segmentName(base), 0, size, headErr})
+	f, err := readFooter(file, size)
+	if err != nil && !errors.Is(err, errBadFooter) {
 		return nil, err
 	}
-	return l.scan(file, h, size, last)
+	trusted := err == nil && f.base == base && (headErr != nil || f.salt == h.salt)
+	switch {
+	case headErr == nil && !trusted:
+		return l.scan(file, h, size, last)
+	case headErr != nil && !trusted && size <= headersSize:
+		// A crash left it so before its header was synced: nothing was ever in it.
+		return nil, l.opts.FS.Remove(name)
+	case headErr != nil && !trusted:
+		// Without its salt not one record can be told from noise.
+		l.next = max(l.next, base+maxSegmentRecords)
+		l.damaged(Damage{segmentName(base), 0, size, ErrDamaged})
+		return nil, nil
+	case headErr != nil:
+		l.damaged(Damage{segmentName(base), 0, headersSize, ErrDamaged})
+	}
+	return segmentOf(f), nil
 }
 
 // readHeader reads the first good one of the two headers and reports a bad one.
@@ -182,53 +191,55 @@ func (l *Log) scan(file vfs.File, h header, size int64, last bool) (*segment, er
 	s := newSegment(h.salt, h.base, h.created)
 	at := int64(headersSize)
 	for {
-		for rec := l.goodRecord(b, at, s); rec != nil; rec = l.goodRecord(b, at, s) {
-			var r Record
-			decodeRecord(rec, &r)
-			s.size = at
-			s.note(&r, int64(len(rec)))
-			at = s.size
-		}
-		skip := resync(b[at:], at, s.salt, s.next, s.base+2*maxSegmentRecords)
+		at += s.takeRecords(b[at:], at)
+		skip, _ := resync(b[at:], at, size, &h, s.next)
 		if at+skip >= size {
 			break
 		}
 		l.damaged(Damage{segmentName(s.base), at, skip, ErrDamaged})
 		at += skip
 	}
-	rest := b[s.size:]
-	if len(rest) >= 4 && !zeros(rest) {
-		err := ErrTorn
-		if !last || binary.LittleEndian.Uint32(rest) == footerMark {
-			err = ErrDamaged
-		}
-		l.damaged(Damage{segmentName(s.base), s.size, int64(len(rest)), err})
+	if rest := b[s.size:]; !zeros(rest) {
+		l.damaged(Damage{segmentName(s.base), s.size, int64(len(rest)), whatIsCut(rest, last)})
 	}
 	if last {
 		// Its end may be lost, with numbers that were given out: use none of them again.
-		s.next = max(s.next, s.base+maxSegmentRecords)
+		s.next = h.limit()
 	}
 	s.sealed, s.footed = true, true
 	s.committed, s.visible = s.size, s.next
 	// A disk too full for the footer only means another scan next time.
-	if file.Truncate(s.size) == nil {
-		_, _ = file.WriteAt(appendFooter(nil, s.footer()), s.size)
+	if endSegment(file, s.footer()) == nil {
 		_ = file.Sync()
 	}
 	return s, nil
 }
 
-// goodRecord returns the record at offset at of the segment's bytes if it is whole,
-// passes its checksum, and follows those before it.
-func (l *Log) goodRecord(b []byte, at int64, s *segment) []byte {
-	rec := nextRecord(b[at:])
-	if rec == nil || !recordOK(rec, s.salt, at) {
-		return nil
+// takeRecords notes the good records at the start of b, which stands at offset at, and
+// returns their length.
+func (s *segment) takeRecords(b []byte, at int64) (n int64) {
+	var r Record
+	for {
+		rec := goodRecord(b[n:], s.salt, at+n, s.next, s.limit())
+		if rec == nil || !decodeRecord(rec, &r) {
+			return n
+		}
+		s.size = at + n
+		s.note(&r, int64(len(rec)))
+		n += int64(len(rec))
 	}
-	if seq := binary.LittleEndian.Uint64(rec[8:]); seq < s.next {
-		return nil
+}
+
+// whatIsCut says what the bytes are that follow the last good record of a segment which
+// has no good footer. In the last segment that is what a crash did not let be finished,
+// unless the log had been closed.
+func whatIsCut(rest []byte, last bool) error {
+	closed := bytes.HasSuffix(rest, []byte(trailerMagic)) ||
+		len(rest) >= 4 && binary.LittleEndian.Uint32(rest) == footerMark
+	if last && !closed {
+		return ErrTorn
 	}
-	return rec
+	return ErrDamaged
 }
 
 func (l *Log) damaged(d Damage) {
@@ -237,28 +248,30 @@ func (l *Log) damaged(d Damage) {
 	}
 }
 
-// resync returns how far behind the start of b, which stands at offset off, the next
-// good record is, or len(b) when there is none. Only records with a sequence number
-// in [from, to) are believed; so nearly no checksum is computed in vain.
-func resync(b []byte, off int64, salt, from, to uint64) int64 {
-	for at := 1; at+recordFixed <= len(b); at++ {
+// resync looks for the next good record behind the start of b, where there is none. b
+// stands at offset off of a segment whose records end at end. It returns how far away the
+// record is, or how far the end when there is none; and false when b would have to be
+// longer to tell.
+//
+// Only sequence numbers of the segment from a given one on are believed; so nearly no
+// checksum is computed in vain.
+func resync(b []byte, off, end int64, h *header, from uint64) (skip int64, ok bool) {
+	for at := 0; at+recordFixed <= len(b); at++ {
 		seq := binary.LittleEndian.Uint64(b[at+8:])
-		if seq < from || seq >= to {
+		if seq < from || seq >= h.limit() {
 			continue
 		}
-		if rec := nextRecord(b[at:]); rec != nil && recordOK(rec, salt, off+int64(at)) {
-			return int64(at)
+		here := off + int64(at)
+		n := recordLen(b[at:])
+		switch {
+		case n > end-here:
+		case n > int64(len(b)-at):
+			return 0, false
+		case at > 0 && goodRecord(b[at:], h.salt, here, from, h.limit()) != nil:
+			return int64(at), true
 		}
 	}
-	return int64(len(b))
-}
-
-func allZero(file vfs.File, size int64) (bool, error) {
-	b := make([]byte, size)
-	if _, err := file.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
-		return false, err
-	}
-	return zeros(b), nil
+	return end - off, off+int64(len(b)) == end
 }
 
 func zeros(b []byte) bool {

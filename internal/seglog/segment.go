@@ -8,7 +8,7 @@ import (
 )
 
 // segment is one file of the log, or in a log without files, what would be one.
-// The log's lock guards it; only file belongs to whoever holds the committer's round.
+// The log's lock guards it; only file belongs to whoever has the committer's turn.
 type segment struct {
 	header
 	next      uint64 // one above the last record appended, base when there is none
@@ -22,7 +22,7 @@ type segment struct {
 	blocks    []*block // ascending, contiguous, ending at size; the older ones may be gone
 	sealed    bool     // takes no more records
 	file      vfs.File // open while the segment may be written to; nil in memory
-	footed    bool     // its footer is in the file: owned by the round, like file
+	footed    bool     // nothing more is to be written, not even its footer
 	removed   bool     // no longer part of the log
 }
 
@@ -31,7 +31,10 @@ type segment struct {
 type block struct {
 	offset int64 // in the file
 	buf    []byte
+	held   bool // the Tail has it
 }
+
+func (b *block) end() int64 { return b.offset + int64(len(b.buf)) }
 
 func newSegment(salt, base uint64, created int64) *segment {
 	return &segment{
@@ -42,6 +45,14 @@ func newSegment(salt, base uint64, created int64) *segment {
 }
 
 func segmentName(base uint64) string { return fmt.Sprintf("%016x.seg", base) }
+
+// pending says whether the segment has something that is not in its file.
+func (s *segment) pending() bool {
+	return s.committed < s.size || s.sealed && !s.footed
+}
+
+// begun says whether something of the segment was ever committed, or found on the disk.
+func (s *segment) begun() bool { return s.committed > headersSize || s.footed }
 
 func (s *segment) footer() *footer {
 	return &footer{
@@ -88,14 +99,16 @@ func (s *segment) before(seq uint64) int64 {
 	return min(m.count+int64(seq-m.seq), upper) //nolint:gosec // a segment holds far fewer than 2^63 records
 }
 
+// blocksFrom returns the blocks in memory that end behind offset.
+func (s *segment) blocksFrom(offset int64) []*block {
+	i := sort.Search(len(s.blocks), func(i int) bool { return s.blocks[i].end() > offset })
+	return s.blocks[i:]
+}
+
 // blockAt returns the block in memory that holds offset, or nil.
 func (s *segment) blockAt(offset int64) *block {
-	i := sort.Search(len(s.blocks), func(i int) bool {
-		b := s.blocks[i]
-		return b.offset+int64(len(b.buf)) > offset
-	})
-	if i == len(s.blocks) || s.blocks[i].offset > offset {
-		return nil
+	if b := s.blocksFrom(offset); len(b) > 0 && b[0].offset <= offset {
+		return b[0]
 	}
-	return s.blocks[i]
+	return nil
 }
