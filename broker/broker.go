@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,81 +19,82 @@ import (
 // Broker holds topics. Open one with Open; all its methods may be used concurrently.
 type Broker struct {
 	opts      Options
+	opened    time.Time
 	lock      io.Closer         // of the data directory; nil in memory
 	committer *seglog.Committer // nil in memory
-	tail      *seglog.Tail
-	memory    atomic.Int64 // bytes held by logs in memory
+	tail      *seglog.Tail      // nil in memory
+	memory    atomic.Int64      // bytes held by logs in memory
 
 	mu     sync.RWMutex // guards what follows
 	topics map[string]*Topic
 	closed bool
 
 	house  housekeeper
-	timers sync.WaitGroup // the channels' timers that are armed
+	timers sync.WaitGroup // of the channels: those that are set, and those that fire
+	once   sync.Once      // of Close
+	err    error          // what Close returned
 }
 
 // Open opens the broker in opts.Dir, or one in memory. Returns an error that wraps
 // ErrInUse when another process has the directory, ErrNewerVersion when a later version
 // has written there, and otherwise what the file system says.
 func Open(opts Options) (*Broker, error) {
-	b := &Broker{opts: opts.withDefaults(), topics: make(map[string]*Topic)}
+	b := &Broker{opts: opts.withDefaults(), opened: time.Now(), topics: make(map[string]*Topic)}
 	if b.opts.fs != nil {
 		if err := b.openDir(); err != nil {
 			return nil, err
 		}
 	}
-	b.house.start(b)
+	b.house.start()
 	return b, nil
 }
 
 // Topic returns the topic of that name, and creates it if need be. Returns ErrBadName,
 // ErrClosed, ErrNoSpace, wrapped.
 func (b *Broker) Topic(name string) (*Topic, error) {
-	if t := b.Lookup(name); t != nil {
+	for {
+		t, err := b.enter(name)
+		if err != nil {
+			return nil, err
+		}
+		// Whoever comes first opens the log, the others wait for it.
+		if err := t.ready(); err != nil {
+			b.forget(t)
+			return nil, fmt.Errorf("create topic %s: %w", name, explain(err))
+		}
+		switch err := t.ending(); {
+		case err == nil:
+			return t, nil
+		case !errors.Is(err, errTopicGone):
+			return nil, err
+		}
+		<-t.deleted // then the name is free again
+	}
+}
+
+// enter returns the topic of that name, which may not be open yet.
+func (b *Broker) enter(name string) (*Topic, error) {
+	b.mu.RLock()
+	t, closed := b.topics[name], b.closed
+	b.mu.RUnlock()
+	if closed {
+		return nil, millrace.ErrClosed
+	}
+	if t != nil {
 		return t, nil
 	}
 	if err := millrace.CheckName(name); err != nil {
 		return nil, err
 	}
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	if b.closed {
-		b.mu.Unlock()
 		return nil, millrace.ErrClosed
 	}
-	t, ok := b.topics[name]
-	if !ok {
-		t = newTopic(b, name)
-		b.topics[name] = t
+	if b.topics[name] == nil {
+		b.topics[name] = newTopic(b, name)
 	}
-	b.mu.Unlock()
-	// Whoever comes first opens the log, the others wait for it; not under the lock.
-	if err := t.ready(); err != nil {
-		b.forget(t)
-		return nil, fmt.Errorf("create topic %s: %w", name, explain(err))
-	}
-	return t, nil
-}
-
-// Lookup returns the topic of that name, or nil.
-func (b *Broker) Lookup(name string) *Topic {
-	b.mu.RLock()
-	t := b.topics[name]
-	b.mu.RUnlock()
-	if t == nil || t.ready() != nil {
-		return nil
-	}
-	return t
-}
-
-// Topics returns all topics, in no particular order.
-func (b *Broker) Topics() []*Topic {
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	ts := make([]*Topic, 0, len(b.topics))
-	for _, t := range b.topics {
-		ts = append(ts, t)
-	}
-	return ts
+	return b.topics[name], nil
 }
 
 // forget takes a topic out of the map, if it still is the one there.
@@ -102,16 +106,40 @@ func (b *Broker) forget(t *Topic) {
 	}
 }
 
+// Lookup returns the topic of that name, or nil.
+func (b *Broker) Lookup(name string) *Topic {
+	b.mu.RLock()
+	t, closed := b.topics[name], b.closed
+	b.mu.RUnlock()
+	if t == nil || closed || t.ready() != nil || t.ending() != nil {
+		return nil
+	}
+	return t
+}
+
+// Topics returns all topics, in no particular order.
+func (b *Broker) Topics() []*Topic {
+	return slices.DeleteFunc(b.entered(), func(t *Topic) bool {
+		return t.ready() != nil || t.ending() != nil
+	})
+}
+
+// entered returns the topics that are there, or are being opened.
+func (b *Broker) entered() []*Topic {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return slices.Collect(maps.Values(b.topics))
+}
+
 // Publish appends the messages to the topic, which it creates if need be, and returns
 // when they are safe. Returns ErrTooLarge, ErrNoSpace, ErrBadName, ErrClosed, wrapped.
 func (b *Broker) Publish(topic string, msgs []millrace.Message) error {
 	for {
 		t, err := b.Topic(topic)
 		if err != nil {
-			return err
+			return fmt.Errorf("publish to topic %s: %w", topic, err)
 		}
-		err = t.Publish(msgs)
-		if !errors.Is(err, errTopicGone) {
+		if err = t.Publish(msgs); !errors.Is(err, errTopicGone) {
 			return err
 		}
 	}
@@ -121,49 +149,100 @@ func (b *Broker) Publish(topic string, msgs []millrace.Message) error {
 // the topic. Returns ErrBadName, ErrNoSpace, ErrClosed, wrapped.
 func (b *Broker) Subscribe(topic, channel string, opts millrace.SubscribeOptions) (*Consumer, error) {
 	for {
+		ch, err := b.Channel(topic, channel)
+		if err != nil {
+			return nil, fmt.Errorf("subscribe to channel %s of topic %s: %w", channel, topic, err)
+		}
+		c, err := ch.subscribe(opts.WithDefaults())
+		if !errors.Is(err, errTopicGone) && !errors.Is(err, errChannelGone) {
+			return c, err
+		}
+	}
+}
+
+// Channel returns the channel, and creates it if need be, as it does the topic. Returns
+// ErrBadName, ErrNoSpace, ErrClosed, wrapped.
+func (b *Broker) Channel(topic, channel string) (*Channel, error) {
+	for {
 		t, err := b.Topic(topic)
 		if err != nil {
 			return nil, err
 		}
 		ch, err := t.Channel(channel)
-		if err == nil {
-			var c *Consumer
-			if c, err = ch.subscribe(opts.WithDefaults()); err == nil {
-				return c, nil
-			}
-		}
-		if !errors.Is(err, errTopicGone) && !errors.Is(err, errChannelGone) {
-			return nil, err
+		if !errors.Is(err, errTopicGone) {
+			return ch, err
 		}
 	}
+}
+
+// Depth returns what the channel holds. Returns ErrNotFound, ErrClosed, wrapped.
+func (b *Broker) Depth(topic, channel string) (millrace.Depth, error) {
+	if t := b.Lookup(topic); t != nil {
+		if ch := t.Lookup(channel); ch != nil {
+			return ch.Depth(), nil
+		}
+	}
+	err := b.closedError()
+	if err == nil {
+		err = millrace.ErrNotFound
+	}
+	return millrace.Depth{}, fmt.Errorf("depth of channel %s of topic %s: %w", channel, topic, err)
 }
 
 // DeleteTopic removes the topic with its channels and all its messages. Its consumers
 // get ErrClosed. Deleting a topic that does not exist is no error.
 func (b *Broker) DeleteTopic(name string) error {
-	t := b.Lookup(name)
-	if t == nil {
-		return nil
+	b.mu.RLock()
+	t := b.topics[name]
+	b.mu.RUnlock()
+	err := b.closedError()
+	if err == nil && t != nil && t.ready() == nil {
+		err = t.delete()
 	}
-	if err := t.delete(); err != nil {
+	if err != nil {
 		return fmt.Errorf("delete topic %s: %w", name, explain(err))
 	}
 	return nil
 }
 
-// Close ends all consumers, makes safe what was accepted, and frees the directory.
-func (b *Broker) Close() error {
-	b.mu.Lock()
-	if b.closed {
-		b.mu.Unlock()
-		return nil
+// DeleteChannel removes the channel with all that waits in it. Its consumers get
+// ErrClosed. Deleting a channel that does not exist is no error.
+func (b *Broker) DeleteChannel(topic, channel string) error {
+	if t := b.Lookup(topic); t != nil {
+		return t.DeleteChannel(channel)
 	}
+	if err := b.closedError(); err != nil {
+		return fmt.Errorf("delete channel %s of topic %s: %w", channel, topic, err)
+	}
+	return nil
+}
+
+func (b *Broker) closedError() error {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if b.closed {
+		return millrace.ErrClosed
+	}
+	return nil
+}
+
+// Close ends all consumers, makes safe what was accepted, and frees the directory. A
+// second Close waits for the first, and returns the same.
+func (b *Broker) Close() error {
+	b.once.Do(func() { b.err = b.close() })
+	return b.err
+}
+
+func (b *Broker) close() error {
+	b.mu.Lock()
 	b.closed = true
 	b.mu.Unlock()
 	b.house.close()
 	var errs []error
-	for _, t := range b.Topics() {
-		errs = append(errs, t.close())
+	for _, t := range b.entered() {
+		if err := t.close(); err != nil {
+			errs = append(errs, fmt.Errorf("close topic %s: %w", t.name, explain(err)))
+		}
 	}
 	b.timers.Wait()
 	if b.committer != nil {
@@ -173,11 +252,24 @@ func (b *Broker) Close() error {
 	return errors.Join(errs...)
 }
 
+// now is the clock of leases and deferrals, in Unix nanoseconds. It goes on evenly while
+// the broker is open, so that a lease lasts as long as was said when somebody sets the
+// machine's clock.
+func (b *Broker) now() int64 { return b.opened.Add(time.Since(b.opened)).UnixNano() }
+
+// after is at and d later, as far as time goes.
+func after(at int64, d time.Duration) int64 {
+	if int64(d) > math.MaxInt64-at {
+		return math.MaxInt64
+	}
+	return at + int64(d)
+}
+
 // explain adds to an error of the layers below the sentinel that users act on.
 func explain(err error) error {
 	switch {
-	case err == nil:
-		return nil
+	case err == nil, errors.Is(err, millrace.ErrNoSpace), errors.Is(err, millrace.ErrClosed):
+		return err
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("%w: %w", millrace.ErrNoSpace, err)
 	case errors.Is(err, seglog.ErrClosed):
@@ -185,6 +277,3 @@ func explain(err error) error {
 	}
 	return err
 }
-
-// now is the clock of leases and deferrals, in Unix nanoseconds.
-func now() int64 { return time.Now().UnixNano() }

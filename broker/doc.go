@@ -12,17 +12,33 @@
 //     the broker.
 //   - Every message is delivered to one consumer of each channel at least once, and again
 //     until it is acked: at once when its consumer closes, else when its lease ends.
-//   - Creating and deleting topics and channels is as durable as a publish. Acks and
-//     deferrals are written a moment later, many together; a crash in between means that
-//     a few messages are delivered again.
+//   - Creating and deleting topics and channels survives power loss when it has returned;
+//     a deferral, by Publish or Nack, is as durable as a publish. Acks are written a
+//     moment later, many together: a crash in between means that a few messages are
+//     delivered again.
 //   - Memory is bounded whatever the backlog: recent messages are served from memory,
 //     older ones from the files.
-//   - A full disk refuses publishing with ErrNoSpace; consuming goes on.
+//   - A full disk refuses publishing with millrace.ErrNoSpace; consuming goes on.
+//   - Damage on the disk is reported to the Logger and costs no more than the messages
+//     whose bytes it hit.
+//
+// # What it does not do
+//
+// It keeps no order between a message that is given back and those behind it, does not
+// count failures, and copies nothing to another machine.
 //
 // # How it is locked
 //
-// Broker.mu guards the set of topics, Topic.mu the set of channels and the released
-// cursor, Channel.mu the ledger and the consumers. They are taken in this order, held for
-// memory operations only, and never while reading, writing, or waiting. Who reads a
-// channel's log holds its reading turn; who writes its journal holds the journal's turn.
+// Broker.mu guards the set of topics; Topic.mu the set of channels and the released
+// cursor; Channel.mu the ledger and the consumers; housekeeper.mu its list. They are
+// taken in this order, held for memory operations only, and never while reading,
+// writing or waiting.
+//
+// What takes longer is done in turns, each of which is a channel or a flag that one
+// goroutine holds at a time. Topic.turn: making and deleting a topic's channels, and all
+// its files but the records of its log. Channel.reading: reading the log for a channel's
+// consumers. Consumer.receiving: the one Receive that runs. A turn may be waited for with
+// no lock held, and with no turn held but one that stands before it here:
+// Consumer.receiving, Topic.turn; nobody waits for Channel.reading, but is woken when it
+// is given back.
 package broker

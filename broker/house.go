@@ -1,32 +1,32 @@
 package broker
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 	"time"
-
-	"github.com/millrace/millrace/internal/seglog"
 )
 
-// houseEvery is how long acks wait until they are written together, and how long used-up
-// segments stay.
-const houseEvery = 50 * time.Millisecond
+const (
+	// houseEvery is how long acks wait until they are written together, and how long
+	// used-up segments stay.
+	houseEvery = 50 * time.Millisecond
+	// houseAgain is how long the housekeeper waits after something went wrong.
+	houseAgain = time.Second
+)
 
 // housekeeper is the one goroutine that writes the channels' journals and removes
 // segments that no channel needs. Idle topics cost it nothing.
 type housekeeper struct {
-	broker *Broker
-
-	mu    sync.Mutex // guards what follows
-	dirty []*Channel // with something to write
-	used  []*Topic   // that lost a channel
+	mu     sync.Mutex // guards what follows
+	topics map[*Topic]bool
 
 	wake chan struct{}
 	stop chan struct{}
 	done chan struct{}
 }
 
-func (h *housekeeper) start(b *Broker) {
-	h.broker = b
+func (h *housekeeper) start() {
 	h.wake = make(chan struct{}, 1)
 	h.stop = make(chan struct{})
 	h.done = make(chan struct{})
@@ -38,23 +38,14 @@ func (h *housekeeper) close() {
 	<-h.done
 }
 
-// tell puts a channel on the list. The channel's lock is held; it is told once.
-func (h *housekeeper) tell(ch *Channel) {
+// tell puts a topic on the list. It may be called with a channel's lock held.
+func (h *housekeeper) tell(t *Topic) {
 	h.mu.Lock()
-	h.dirty = append(h.dirty, ch)
+	if h.topics == nil {
+		h.topics = make(map[*Topic]bool)
+	}
+	h.topics[t] = true
 	h.mu.Unlock()
-	h.knock()
-}
-
-// reclaim puts a topic on the list whose segments may have been used up.
-func (h *housekeeper) reclaim(t *Topic) {
-	h.mu.Lock()
-	h.used = append(h.used, t)
-	h.mu.Unlock()
-	h.knock()
-}
-
-func (h *housekeeper) knock() {
 	select {
 	case h.wake <- struct{}{}:
 	default:
@@ -63,90 +54,118 @@ func (h *housekeeper) knock() {
 
 func (h *housekeeper) run() {
 	defer close(h.done)
-	timer := time.NewTimer(houseEvery)
-	defer timer.Stop()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
 	for {
 		select {
 		case <-h.stop:
 			return
 		case <-h.wake:
 		}
-		h.round()
-		timer.Reset(houseEvery)
+		pause.Reset(h.round())
 		select {
 		case <-h.stop:
 			return
-		case <-timer.C:
+		case <-pause.C:
 		}
 	}
 }
 
-// round writes what is to be written and then removes what that makes removable.
-func (h *housekeeper) round() {
+// round keeps house in the topics on the list, and returns how long to rest.
+func (h *housekeeper) round() time.Duration {
 	h.mu.Lock()
-	dirty, used := h.dirty, h.used
-	h.dirty, h.used = nil, nil
+	topics := h.topics
+	h.topics = nil
 	h.mu.Unlock()
-	topics := make(map[*Topic]bool)
-	for _, t := range used {
-		topics[t] = true
-	}
-	for _, ch := range dirty {
-		ch.mu.Lock()
-		ch.dirty = false
-		ended := ch.ended != nil
-		ch.mu.Unlock()
-		if ended {
-			continue
-		}
-		if err := ch.journal.write(ch); err != nil {
-			h.retry(ch, err)
-		}
-		topics[ch.topic] = true
-	}
+	rest := houseEvery
 	for t := range topics {
-		if err := t.reclaim(); err != nil {
-			h.broker.opts.Logger.Error("free disk space", "topic", t.name, "error", err)
+		if !t.keepHouse() {
+			h.tell(t)
+			rest = houseAgain
 		}
 	}
+	return rest
 }
 
-// retry keeps a channel on the list whose journal could not be written. Nothing is lost
-// by it but, at a crash, acks.
-func (h *housekeeper) retry(ch *Channel, err error) {
-	h.broker.opts.Logger.Error("acks are not written to disk", "topic", ch.topic.name, "channel", ch.name, "error", err)
-	time.AfterFunc(time.Second, func() {
-		ch.mu.Lock()
-		defer ch.mu.Unlock()
-		if ch.ended == nil {
-			ch.touch()
+// keepHouse writes the journals in which something has changed and then removes the
+// segments that no channel needs any more. It says whether all went well, and the
+// Logger when that has changed: what could not be done costs no message.
+func (t *Topic) keepHouse() bool {
+	defer t.takeTurn()()
+	if t.ending() != nil {
+		return true
+	}
+	var errs []error
+	for _, ch := range t.Channels() {
+		if err := ch.keepJournal(); err != nil {
+			errs = append(errs, fmt.Errorf("write acks of channel %s: %w", ch.name, err))
 		}
-	})
+	}
+	if err := t.reclaim(); err != nil {
+		errs = append(errs, fmt.Errorf("free disk space: %w", err))
+	}
+	err := errors.Join(errs...)
+	switch log := t.broker.opts.Logger; {
+	case err != nil && !t.failing:
+		log.Error("housekeeping fails; after a crash messages would be delivered again", "topic", t.name, "error", err)
+	case err == nil && t.failing:
+		log.Info("housekeeping works again", "topic", t.name)
+	}
+	t.failing = err != nil
+	return err == nil
+}
+
+// keepJournal writes what has changed since the last time, if something has.
+func (ch *Channel) keepJournal() error {
+	ch.mu.Lock()
+	dirty := ch.dirty
+	ch.mu.Unlock()
+	if !dirty && !ch.journal.stale {
+		return nil
+	}
+	return ch.journal.write(ch)
+}
+
+// persist makes safe what was said of the channel's messages, as safe as a message that
+// was published. What fails here is tried again, and would cost no message.
+func (t *Topic) persist(ch *Channel) {
+	if !ch.journal.kept() {
+		return
+	}
+	defer t.takeTurn()()
+	if ch.ending() != nil {
+		return
+	}
+	err := ch.journal.write(ch)
+	if err == nil && t.broker.opts.Sync == SyncAlways {
+		err = ch.journal.sync()
+	}
+	if err != nil {
+		t.broker.house.tell(t) // its journal is stale now
+	}
 }
 
 // reclaim removes the segments in which every channel has nothing left to do. Their acks
 // need not be on disk: a channel whose journal is behind finds holes instead, and skips
 // them.
 func (t *Topic) reclaim() error {
-	released, channels := t.limit(), t.Channels()
+	released, channels := t.releasedTo(), t.Channels()
 	for _, s := range t.log.Sealed() {
-		if s.Next > released || !allDone(channels, s) {
+		if s.Next > released || !allDone(channels, s.Base, s.Next) {
 			continue
 		}
 		if err := t.log.Remove(s.Base); err != nil {
 			return err
 		}
-		if t.dir == "" {
-			t.broker.memory.Add(-s.Bytes)
-		}
+		t.free(s.Bytes)
 	}
 	return nil
 }
 
-func allDone(channels []*Channel, s seglog.SegmentInfo) bool {
+func allDone(channels []*Channel, lo, hi uint64) bool {
 	for _, ch := range channels {
 		ch.mu.Lock()
-		done := ch.ledger.Done(s.Base, s.Next)
+		done := ch.ledger.Done(lo, hi)
 		ch.mu.Unlock()
 		if !done {
 			return false

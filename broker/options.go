@@ -28,15 +28,16 @@ type Options struct {
 	// MaxMessage is the most bytes that the headers and body of one message may have
 	// together. 0 means DefaultMaxMessage.
 	MaxMessage int
-	// MaxMemory is the most bytes of messages that a broker in memory holds; beyond it
-	// Publish returns ErrNoSpace. 0 means DefaultMaxMemory.
+	// MaxMemory is the most bytes of messages that a broker in memory holds, and one
+	// with a Dir in its ephemeral topics; beyond it Publish returns ErrNoSpace. 0 means
+	// DefaultMaxMemory.
 	MaxMemory int64
 	// Logger is told what nobody else can be told, such as damage that was found. nil
 	// means slog.Default().
 	Logger *slog.Logger
 
-	// fs replaces the real file system in tests.
-	fs vfs.FS
+	fs          vfs.FS // replaces the real file system in tests
+	segmentSize int64  // of the logs, so that tests need not fill 64 MiB; 0 means seglog's
 }
 
 // The defaults of Options.

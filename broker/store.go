@@ -1,16 +1,15 @@
 package broker
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"path/filepath"
-	"strconv"
 	"strings"
 
-	"github.com/millrace/millrace/internal/ledger"
+	"github.com/millrace/millrace"
 	"github.com/millrace/millrace/internal/seglog"
 	"github.com/millrace/millrace/internal/vfs"
 )
@@ -27,23 +26,22 @@ var (
 // The data directory:
 //
 //	LOCK                        held while a broker has it open
-//	FORMAT                      "millrace 1"
+//	FORMAT                      "millrace 1", and its checksum
 //	topics/NAME.topic/          one a topic
 //	    0000000000000001.seg    its log, see package seglog
 //	    CHANNEL.ledger          one a channel, see journal
-//	    RELEASED                where its first channel will start, see released
-//	topics/*.gone               deleted, not yet removed
+//	    RELEASED                where its first channel starts, see releasedFile
+//	topics/NAME.gone/           deleted, not yet removed
+//	*.tmp                       not finished
 const (
-	formatFile   = "FORMAT"
-	formatText   = "millrace "
+	lockName     = "LOCK"
+	formatName   = "FORMAT"
 	format       = 1
 	topicSuffix  = ".topic"
 	ledgerSuffix = ".ledger"
 	goneSuffix   = ".gone"
-	releasedFile = "RELEASED"
+	tempSuffix   = ".tmp"
 )
-
-func dirOf(path string) string { return filepath.Dir(path) }
 
 func (b *Broker) topicsDir() string { return filepath.Join(b.opts.Dir, "topics") }
 
@@ -58,14 +56,17 @@ func journalPath(topicDir, channel string) string {
 // openDir takes the data directory and opens the topics in it.
 func (b *Broker) openDir() error {
 	fsys, dir := b.opts.fs, b.opts.Dir
-	if err := fsys.MkdirAll(b.topicsDir()); err != nil {
-		return fmt.Errorf("open data directory: %w", explain(err))
+	unusable := func(err error) error {
+		return fmt.Errorf("data directory %s cannot be used: %w", dir, explain(err))
 	}
-	lock, err := fsys.Lock(filepath.Join(dir, "LOCK"))
+	if err := makeDir(fsys, b.topicsDir()); err != nil {
+		return unusable(err)
+	}
+	lock, err := fsys.Lock(filepath.Join(dir, lockName))
 	if errors.Is(err, vfs.ErrLocked) {
-		return fmt.Errorf("%w: %w", ErrInUse, err)
+		return fmt.Errorf("%w (%w): stop the other process or choose another directory", ErrInUse, err)
 	} else if err != nil {
-		return fmt.Errorf("open data directory: %w", explain(err))
+		return unusable(err)
 	}
 	b.lock = lock
 	b.committer = seglog.NewCommitter(b.opts.Sync)
@@ -79,51 +80,64 @@ func (b *Broker) openDir() error {
 		}
 		b.committer.Close()
 		_ = lock.Close()
-		return fmt.Errorf("open data directory %s: %w", dir, explain(err))
+		return unusable(err)
 	}
 	return nil
 }
 
 // checkFormat reads the FORMAT file, or writes it in a new directory. The file is only
-// a courtesy: every other file has a version of its own.
+// a courtesy to later versions: every other file has a version of its own.
 func (b *Broker) checkFormat() error {
-	path := filepath.Join(b.opts.Dir, formatFile)
+	path := filepath.Join(b.opts.Dir, formatName)
 	text, err := readFile(b.opts.fs, path)
-	switch {
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
-	case len(text) > 0:
-		digits, ok := strings.CutPrefix(strings.TrimSpace(string(text)), formatText)
-		n, err := strconv.Atoi(digits)
-		if ok && err == nil && n > format {
-			return fmt.Errorf("%w: it has format %d, this version reads format %d", ErrNewerVersion, n, format)
-		}
-		if !ok || err != nil || n < 1 {
-			b.damaged(path, 0, int64(len(text)), errors.New("not a format number"))
-		}
+	}
+	if string(text) == formatLine(format) {
 		return nil
 	}
-	return b.writeFile(path, fmt.Appendf(nil, "%s%d\n", formatText, format))
+	var has uint32
+	if n, _ := fmt.Sscanf(string(text), "millrace %d", &has); n == 1 && has > format && string(text) == formatLine(has) {
+		return newerVersion(has, format)
+	}
+	if len(text) > 0 {
+		b.damaged(path, 0, int64(len(text)), errDamaged)
+	}
+	file, err := replaceFile(b.opts.fs, path, []byte(formatLine(format)))
+	if err != nil {
+		return err
+	}
+	return file.Close()
+}
+
+// formatLine is what FORMAT says. The checksum keeps a flipped bit from looking like
+// another version.
+func formatLine(version uint32) string {
+	text := fmt.Sprintf("millrace %d", version)
+	return fmt.Sprintf("%s %08x\n", text, crc32.Checksum([]byte(text), castagnoli))
 }
 
 // loadTopics opens every topic, and finishes deletions that a crash interrupted.
 func (b *Broker) loadTopics() error {
-	fsys := b.opts.fs
-	names, err := fsys.List(b.topicsDir())
+	fsys, dir := b.opts.fs, b.topicsDir()
+	names, err := fsys.List(dir)
 	if err != nil {
 		return err
 	}
+	// A process may have died between making a directory and making that safe.
+	if err := errors.Join(fsys.SyncDir(dir), fsys.SyncDir(b.opts.Dir)); err != nil {
+		return err
+	}
 	for _, base := range names {
-		path := filepath.Join(b.topicsDir(), base)
 		if strings.HasSuffix(base, goneSuffix) {
-			if err := fsys.RemoveAll(path); err != nil {
+			if err := fsys.RemoveAll(filepath.Join(dir, base)); err != nil {
 				return err
 			}
 			continue
 		}
 		name, ok := strings.CutSuffix(base, topicSuffix)
-		if !ok {
-			continue
+		if !ok || millrace.CheckName(name) != nil {
+			continue // not ours
 		}
 		t := newTopic(b, name)
 		if err := t.ready(); err != nil {
@@ -134,148 +148,59 @@ func (b *Broker) loadTopics() error {
 	return nil
 }
 
-// load opens the topic's log and its channels.
-func (t *Topic) load() error {
-	b := t.broker
-	opts := seglog.Options{OnCommit: t.committed}
-	if t.dir != "" {
-		if err := b.makeTopicDir(t.dir); err != nil {
-			return err
-		}
-		opts.FS, opts.Dir, opts.Committer, opts.Tail = b.opts.fs, t.dir, b.committer, b.tail
-		opts.OnDamage = func(d seglog.Damage) {
-			b.damaged(filepath.Join(t.dir, d.File), d.Offset, d.Bytes, d.Err)
-		}
-	}
-	log, err := seglog.Open(opts)
-	if errors.Is(err, seglog.ErrNewerVersion) {
-		err = fmt.Errorf("%w: %w", ErrNewerVersion, err)
-	}
-	if err != nil {
-		return err
-	}
-	t.log = log
-	if t.dir != "" {
-		err = t.loadChannels()
-	}
-	if err != nil {
-		_ = log.Close()
-	}
-	return err
-}
-
-func (b *Broker) makeTopicDir(dir string) error {
-	_, err := b.opts.fs.List(dir)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := b.opts.fs.MkdirAll(dir); err != nil {
-		return err
-	}
-	return b.opts.fs.SyncDir(b.topicsDir())
-}
-
-func (t *Topic) loadChannels() error {
-	names, err := t.broker.opts.fs.List(t.dir)
-	if err != nil {
-		return err
-	}
-	end := t.log.End()
-	for _, base := range names {
-		name, ok := strings.CutSuffix(base, ledgerSuffix)
-		if !ok {
-			continue
-		}
-		l := ledger.New(1)
-		ch := newChannel(t, name, end, l)
-		err := ch.journal.load(l, func(file string, offset, bytes int64) {
-			t.broker.damaged(file, offset, bytes, errors.New("damaged entry of a journal"))
-		})
-		if err != nil {
-			return err
-		}
-		l.Recovered(end)
-		if err := ch.ready(); err != nil {
-			return err
-		}
-		t.channels = append(t.channels, ch)
-	}
-	if len(t.channels) > 0 {
-		t.released = end
-		return nil
-	}
-	return t.loadReleased(end)
-}
-
 // removeTopicDir deletes a topic's files. Once the directory has another name, the topic
 // is gone, also if the rest has to be done at the next start.
 func (b *Broker) removeTopicDir(t *Topic) error {
-	for _, ch := range t.Channels() {
-		_ = ch.journal.locked(func() error {
-			if ch.journal.file != nil {
-				_ = ch.journal.file.Close()
-				ch.journal.file = nil
-			}
-			return nil
-		})
-	}
-	gone := strings.TrimSuffix(t.dir, topicSuffix) + goneSuffix
 	fsys := b.opts.fs
+	gone := strings.TrimSuffix(t.dir, topicSuffix) + goneSuffix
 	if err := fsys.RemoveAll(gone); err != nil {
 		return err
 	}
 	if err := fsys.Rename(t.dir, gone); err != nil {
 		return err
 	}
-	return errors.Join(fsys.SyncDir(b.topicsDir()), fsys.RemoveAll(gone))
-}
-
-// RELEASED holds, twice, a magic with version, the topic's released cursor, and the
-// crc of both. It is written when the topic's last channel goes.
-const (
-	releasedMagic = "mr-rels\x01"
-	releasedSize  = 20
-)
-
-func (t *Topic) saveReleased() error {
-	var b []byte
-	for range 2 {
-		start := len(b)
-		b = append(b, releasedMagic...)
-		b = binary.LittleEndian.AppendUint64(b, t.limit())
-		b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
-	}
-	return t.broker.writeFile(filepath.Join(t.dir, releasedFile), b)
-}
-
-func (t *Topic) loadReleased(end uint64) error {
-	path := filepath.Join(t.dir, releasedFile)
-	b, err := readFile(t.broker.opts.fs, path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // it never had a channel: all its messages wait
-	}
-	if err != nil {
+	if err := fsys.SyncDir(b.topicsDir()); err != nil {
 		return err
 	}
-	for at := 0; at+releasedSize <= len(b); at += releasedSize {
-		c := b[at : at+releasedSize]
-		if string(c[:8]) == releasedMagic && crc32.Checksum(c[:16], castagnoli) == binary.LittleEndian.Uint32(c[16:]) {
-			t.released = min(binary.LittleEndian.Uint64(c[8:]), end)
-			return nil
-		}
-		t.broker.damaged(path, int64(at), releasedSize, errors.New("damaged cursor"))
+	if err := fsys.RemoveAll(gone); err != nil {
+		b.opts.Logger.Warn("the files of a deleted topic stay until the next start", "topic", t.name, "error", err)
 	}
 	return nil
 }
 
-// writeFile puts a small file in place, whole or not at all, and durably.
-func (b *Broker) writeFile(path string, content []byte) error {
-	j := journal{broker: b, path: path}
-	file, err := j.replace(content)
-	if err != nil {
+// errDamaged is what is reported of a file whose checksum is wrong.
+var errDamaged = errors.New("damaged bytes")
+
+// damaged reports what could not be read and was left out.
+func (b *Broker) damaged(file string, offset, bytes int64, err error) {
+	b.opts.Logger.Warn("damage on disk", "file", file, "offset", offset, "bytes", bytes, "error", err)
+}
+
+// makeDir makes the directory and those above it that are missing, durably.
+func makeDir(fsys vfs.FS, dir string) error {
+	var made []string
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		_, err := fsys.List(d)
+		if err == nil || d == filepath.Dir(d) {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		made = append(made, d)
+	}
+	if len(made) == 0 {
+		return nil
+	}
+	if err := fsys.MkdirAll(dir); err != nil {
 		return err
 	}
-	return file.Close()
+	for _, d := range made {
+		if err := fsys.SyncDir(filepath.Dir(d)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func readFile(fsys vfs.FS, path string) ([]byte, error) {
@@ -284,16 +209,18 @@ func readFile(fsys vfs.FS, path string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }()
+	return readAll(file)
+}
+
+func readAll(file vfs.File) ([]byte, error) {
 	size, err := file.Size()
-	if err != nil || size == 0 {
+	if err != nil {
 		return nil, err
 	}
 	b := make([]byte, size)
-	_, err = file.ReadAt(b, 0)
-	return b, err
-}
-
-// damaged reports what could not be read and was left out.
-func (b *Broker) damaged(file string, offset, bytes int64, err error) {
-	b.opts.Logger.Warn("damage on disk", "file", file, "offset", offset, "bytes", bytes, "error", err)
+	n, err := file.ReadAt(b, 0)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return b[:n], err
 }

@@ -7,14 +7,15 @@
 //
 // sync is "always" (the default), "never", or a duration: see package broker. A relative
 // directory is written file:jobs.
+//
+// Each mem: that is opened is a broker of its own. A directory can be open once: a second
+// Open returns an error that wraps broker.ErrInUse. To have the broker in one program and
+// its users in others, run millrace serve.
 package embedded
 
 import (
 	"context"
-	"fmt"
 	"net/url"
-	"strings"
-	"time"
 
 	"github.com/millrace/millrace"
 	"github.com/millrace/millrace/broker"
@@ -38,50 +39,6 @@ func open(_ context.Context, u *url.URL) (millrace.Broker, error) {
 	return New(b), nil
 }
 
-func parse(u *url.URL) (broker.Options, error) {
-	var opts broker.Options
-	dir := u.Path
-	if u.Opaque != "" {
-		dir = u.Opaque
-	}
-	switch {
-	case u.Host != "" && u.Host != "localhost":
-		return opts, fmt.Errorf("%w: %q names a host; write %s:///%s/… for a directory", millrace.ErrBadURL, u, u.Scheme, u.Host)
-	case u.Scheme == "mem" && strings.Trim(dir, "/") != "":
-		return opts, fmt.Errorf("%w: mem: takes no directory; write file://%s", millrace.ErrBadURL, dir)
-	case u.Scheme == "file" && dir == "":
-		return opts, fmt.Errorf("%w: file: needs a directory, as in file:///var/lib/jobs", millrace.ErrBadURL)
-	case u.Scheme == "file":
-		opts.Dir = dir
-	}
-	for key, values := range u.Query() {
-		if key != "sync" || u.Scheme != "file" {
-			return opts, fmt.Errorf("%w: unknown option %q; only file: URLs have one, sync", millrace.ErrBadURL, key)
-		}
-		sync, err := ParseSync(values[0])
-		if err != nil {
-			return opts, fmt.Errorf("%w: %w", millrace.ErrBadURL, err)
-		}
-		opts.Sync = sync
-	}
-	return opts, nil
-}
-
-// ParseSync reads "always", "never" or a positive duration as broker.Options.Sync.
-func ParseSync(s string) (time.Duration, error) {
-	switch s {
-	case "always":
-		return broker.SyncAlways, nil
-	case "never":
-		return broker.SyncNever, nil
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil || d <= 0 {
-		return 0, fmt.Errorf("sync=%s: write always, never, or a duration such as 2s", s)
-	}
-	return d, nil
-}
-
 // Broker is a broker.Broker behind the interface that all drivers share.
 type Broker struct{ broker *broker.Broker }
 
@@ -92,12 +49,14 @@ func New(b *broker.Broker) Broker { return Broker{b} }
 
 // Declare makes sure that the topic and the channel exist.
 func (b Broker) Declare(ctx context.Context, topic, channel string) error {
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	t, err := b.broker.Topic(topic)
-	if err == nil && channel != "" {
-		_, err = t.Channel(channel)
+	var err error
+	if channel == "" {
+		_, err = b.broker.Topic(topic)
+	} else {
+		_, err = b.broker.Channel(topic, channel)
 	}
 	return err
 }
@@ -105,7 +64,7 @@ func (b Broker) Declare(ctx context.Context, topic, channel string) error {
 // Publish appends the messages to the topic and returns when they are safe. It does not
 // stop half-way when the context ends.
 func (b Broker) Publish(ctx context.Context, topic string, msgs ...millrace.Message) error {
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return b.broker.Publish(topic, msgs)
@@ -113,7 +72,7 @@ func (b Broker) Publish(ctx context.Context, topic string, msgs ...millrace.Mess
 
 // Subscribe starts to consume from a channel.
 func (b Broker) Subscribe(ctx context.Context, topic, channel string, opts millrace.SubscribeOptions) (millrace.Subscription, error) {
-	if err := ctx.Err(); err != nil {
+	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	c, err := b.broker.Subscribe(topic, channel, opts)
@@ -123,25 +82,24 @@ func (b Broker) Subscribe(ctx context.Context, topic, channel string, opts millr
 	return c, nil
 }
 
-// Depth tells how much waits in a channel.
-func (b Broker) Depth(_ context.Context, topic, channel string) (millrace.Depth, error) {
-	if t := b.broker.Lookup(topic); t != nil {
-		if ch := t.Lookup(channel); ch != nil {
-			return ch.Depth(), nil
-		}
+// Depth tells how much waits in a channel. What was published with a delay counts as
+// ready until a consumer has come to it.
+func (b Broker) Depth(ctx context.Context, topic, channel string) (millrace.Depth, error) {
+	if ctx.Err() != nil {
+		return millrace.Depth{}, context.Cause(ctx)
 	}
-	return millrace.Depth{}, fmt.Errorf("depth of channel %s of topic %s: %w", channel, topic, millrace.ErrNotFound)
+	return b.broker.Depth(topic, channel)
 }
 
 // Delete removes the channel, or the whole topic when channel is "".
-func (b Broker) Delete(_ context.Context, topic, channel string) error {
+func (b Broker) Delete(ctx context.Context, topic, channel string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if channel == "" {
 		return b.broker.DeleteTopic(topic)
 	}
-	if t := b.broker.Lookup(topic); t != nil {
-		return t.DeleteChannel(channel)
-	}
-	return nil
+	return b.broker.DeleteChannel(topic, channel)
 }
 
 // Close closes the broker.

@@ -1,0 +1,104 @@
+package broker
+
+import (
+	"encoding/binary"
+	"errors"
+	"io/fs"
+
+	"github.com/millrace/millrace/internal/vfs"
+)
+
+// releasedFile keeps a topic's released cursor while no journal does: all messages below
+// it have gone to channels that are deleted. It is made together with the topic's first
+// channel, and from then on overwritten in place, which needs no space on the disk and,
+// within one sector, happens whole or not at all. It belongs to whoever has the topic's
+// turn.
+//
+// The file holds twice:
+//
+//	0        8         12    16       24
+//	┌────────┬─────────┬─────┬────────┐
+//	│ magic  │ version │ crc │ cursor │   crc over all the others
+//	│ 8      │ u32     │ u32 │ u64    │
+//	└────────┴─────────┴─────┴────────┘
+type releasedFile struct {
+	fs     vfs.FS
+	path   string
+	exists bool
+}
+
+const (
+	releasedName    = "RELEASED"
+	releasedMagic   = "mrreleas"
+	releasedVersion = 1
+	releasedSize    = 24
+)
+
+// create makes the file, unless it exists. It is safe once its directory is synced.
+func (r *releasedFile) create(cursor uint64) error {
+	if r.exists {
+		return nil
+	}
+	file, err := r.fs.Create(r.path)
+	if err != nil {
+		return err
+	}
+	if err := writeReleased(file, cursor); err != nil {
+		_ = r.fs.Remove(r.path)
+		return err
+	}
+	r.exists = true
+	return nil
+}
+
+// write makes the cursor safe, in a file that exists.
+func (r *releasedFile) write(cursor uint64) error {
+	file, err := r.fs.Open(r.path)
+	if err != nil {
+		return err
+	}
+	return writeReleased(file, cursor)
+}
+
+// writeReleased writes the file, makes that safe and closes it.
+func writeReleased(file vfs.File, cursor uint64) error {
+	var b []byte
+	for range 2 {
+		start := len(b)
+		b = append(b, releasedMagic...)
+		b = binary.LittleEndian.AppendUint32(b, releasedVersion)
+		b = binary.LittleEndian.AppendUint32(b, 0)
+		b = binary.LittleEndian.AppendUint64(b, cursor)
+		putCRC(b[start:])
+	}
+	_, err := file.WriteAt(b, 0)
+	if err == nil {
+		err = file.Sync()
+	}
+	return errors.Join(err, file.Close())
+}
+
+// load reads the cursor. Without a good one all messages of the log wait for the first
+// channel: better once more than never.
+func (r *releasedFile) load(damaged func(offset, bytes int64)) (uint64, error) {
+	b, err := readFile(r.fs, r.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 1, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	r.exists = true
+	for at := 0; at < 2*releasedSize; at += releasedSize {
+		c := b[min(at, len(b)):min(at+releasedSize, len(b))]
+		if len(c) < releasedSize || string(c[:8]) != releasedMagic || !goodCRC(c) {
+			damaged(int64(at), int64(len(c)))
+			continue
+		}
+		if version := binary.LittleEndian.Uint32(c[8:]); version != releasedVersion {
+			return 0, newerVersion(version, releasedVersion)
+		}
+		return binary.LittleEndian.Uint64(c[16:]), nil
+	}
+	return 1, nil
+}

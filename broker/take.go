@@ -1,0 +1,214 @@
+package broker
+
+import (
+	"time"
+
+	"github.com/millrace/millrace"
+	"github.com/millrace/millrace/internal/seglog"
+)
+
+// unreadable is how long a message is kept back whose file could not be read.
+const unreadable = time.Second
+
+// haul is what a consumer takes out of its channel at a time: first what is to be
+// delivered again, then what is new. While there is one, it has the reading turn.
+type haul struct {
+	buf         []millrace.Delivery // as long as the consumer has room
+	leased      int                 // so many of buf are leased, with Seq and Attempt alone
+	fetched     int                 // so many of buf are complete
+	from, limit uint64              // where new messages are
+	records     []seglog.Record     // new messages
+	passed      uint64              // there are no others below it
+	lost        []millrace.Delivery // leased, but not in the log any more
+	failed      []millrace.Delivery // leased, but could not be read
+	err         error               // why
+}
+
+// take moves messages from the channel to buf without waiting for any. When it returns
+// 0, the consumer is on the waiting list, or lacks room and is woken by what makes room.
+func (c *Consumer) take(buf []millrace.Delivery) (int, error) {
+	for {
+		h, ok, err := c.begin(buf)
+		if !ok {
+			return 0, err
+		}
+		c.channel.fetch(&h)
+		c.read(&h)
+		if n, err := c.land(&h); n > 0 || err != nil {
+			return n, err
+		}
+		// What was read is not to be delivered now, or is not there any more.
+	}
+}
+
+// begin takes the reading turn and leases what is to be delivered again. ok is false if
+// there is nothing to read, or no room.
+func (c *Consumer) begin(buf []millrace.Delivery) (h haul, ok bool, err error) {
+	ch := c.channel
+	at := ch.now()
+	var next *Consumer
+	ch.mu.Lock()
+	ch.leave(c)
+	c.full = false
+	_, again := ch.ledger.NextRedelivery(at)
+	room := min(len(buf), c.prefetch-c.held)
+	switch {
+	case c.closed || ch.ended != nil:
+		ch.mu.Unlock()
+		return h, false, c.endError()
+	case room <= 0:
+		c.full = true
+		next = ch.passOn()
+	case ch.reading || !again && ch.ledger.Cursor() >= ch.limit:
+		ch.wait(c)
+	default:
+		ok, ch.reading = true, true
+		h.buf, h.from, h.limit = buf[:room], ch.ledger.Cursor(), ch.limit
+		if again {
+			h.leased = ch.lease(c, h.buf, at)
+		}
+	}
+	ch.mu.Unlock()
+	next.wakeUp()
+	return h, ok, nil
+}
+
+// lease leases to the consumer what was given back or is due. The lock is held.
+func (ch *Channel) lease(c *Consumer, buf []millrace.Delivery, at int64) int {
+	deadline := after(at, c.lease)
+	n := 0
+	for n < len(buf) {
+		seq, attempt, ok := ch.ledger.Redeliver(at, deadline, c.id)
+		if !ok {
+			break
+		}
+		buf[n] = millrace.Delivery{Seq: seq, Attempt: attempt, Tag: c.tag(attempt)}
+		n++
+	}
+	c.held += n
+	return n
+}
+
+// fetch reads the leased messages, and moves those that were there to the front. They
+// may stand anywhere, so it does not use the channel's reader, which is ahead of them.
+func (ch *Channel) fetch(h *haul) {
+	if h.leased == 0 {
+		return
+	}
+	reader := ch.topic.log.NewReader(h.buf[0].Seq)
+	defer reader.Close()
+	var one [1]seglog.Record
+	for i, d := range h.buf[:h.leased] {
+		reader.Seek(d.Seq)
+		n, err := reader.Read(one[:])
+		switch r := &one[0]; {
+		case err != nil:
+			h.err = ch.errorf(err)
+			h.failed = append(h.failed, h.buf[i:h.leased]...)
+			return
+		case n == 0 || r.Seq != d.Seq:
+			h.lost = append(h.lost, d)
+		default:
+			d.Message = millrace.Message{Headers: r.Headers, Body: r.Body}
+			d.Published = r.Time
+			h.buf[h.fetched] = d
+			h.fetched++
+		}
+	}
+}
+
+// read reads new messages, as many as there is room for behind those that were fetched.
+func (c *Consumer) read(h *haul) {
+	room := len(h.buf) - h.fetched
+	if room == 0 || h.from >= h.limit || h.err != nil {
+		return
+	}
+	if cap(c.records) < room {
+		c.records = make([]seglog.Record, room)
+	}
+	h.records = c.records[:room]
+	ch := c.channel
+	ch.reader.Seek(h.from)
+	n, err := ch.reader.Read(h.records)
+	h.records = h.records[:n]
+	switch {
+	case err != nil:
+		h.err = ch.errorf(err)
+	case n == 0:
+		// All up to the limit are holes: what was there is damaged, or never was safe.
+		h.passed = h.limit
+	default:
+		h.passed = min(h.records[n-1].Seq+1, h.limit)
+	}
+}
+
+// land leases the new messages, gives the reading turn back, and returns how many of
+// buf are delivered; an error only when there are none.
+func (c *Consumer) land(h *haul) (int, error) {
+	ch := c.channel
+	at := ch.now()
+	ch.mu.Lock()
+	c.drop(h, at)
+	n := 0
+	ended := ch.ended != nil
+	if !ended {
+		ch.reading = false
+		if !c.closed { // else what was fetched is leased to nobody any more
+			n = h.fetched + c.deliver(h, at)
+		}
+		ch.touch()
+		ch.arm(at)
+	}
+	next := ch.passOn()
+	ch.mu.Unlock()
+	next.wakeUp()
+	clear(h.records) // they hold on to memory
+	if ended {
+		ch.reader.Close()
+	}
+	if n > 0 {
+		return n, nil
+	}
+	return 0, h.err
+}
+
+// drop ends the leases of what could not be had. The lock is held.
+func (c *Consumer) drop(h *haul, at int64) {
+	l := c.channel.ledger
+	for _, d := range h.lost { // its record is damaged, which was reported
+		if l.Ack(d.Seq, d.Attempt) {
+			c.held--
+		}
+	}
+	for _, d := range h.failed {
+		if l.Nack(d.Seq, d.Attempt, at, after(at, unreadable)) {
+			c.held--
+		}
+	}
+}
+
+// deliver leases the new messages that are to be delivered now, puts them into buf
+// behind those that were fetched, and returns how many. The lock is held.
+func (c *Consumer) deliver(h *haul, at int64) int {
+	l := c.channel.ledger
+	deadline := after(at, c.lease)
+	n := h.fetched
+	for i := range h.records {
+		switch r := &h.records[i]; {
+		case r.Seq >= h.limit, r.Seq < l.Cursor():
+			// Not released yet, or meanwhile the channel was emptied.
+		case r.Due > at:
+			l.Defer(r.Seq, r.Due)
+		default:
+			attempt := l.Deliver(r.Seq, deadline, c.id)
+			h.buf[n] = millrace.Delivery{
+				Message: millrace.Message{Headers: r.Headers, Body: r.Body},
+				Seq:     r.Seq, Attempt: attempt, Published: r.Time, Tag: c.tag(attempt),
+			}
+			n++
+		}
+	}
+	l.Skip(h.passed)
+	c.held += n - h.fetched
+	return n - h.fetched
+}
