@@ -204,7 +204,7 @@ func chanModel(limit int) porcupine.Model {
 func TestConcurrentUseIsLinearizable(t *testing.T) {
 	for _, limit := range []int{0, 1, 2, 5} {
 		t.Run(fmt.Sprint("cap=", limit), func(t *testing.T) {
-			for round := range 150 {
+			for round := range 60 {
 				history := record(limit, round)
 				res, info := porcupine.CheckOperationsVerbose(chanModel(limit), history, 5*time.Second)
 				if res == porcupine.Illegal {
