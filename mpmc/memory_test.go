@@ -19,7 +19,6 @@ func TestWhatWasReceivedIsCollected(t *testing.T) {
 			v := new([64]byte)
 			runtime.AddCleanup(v, func(int) { collected <- struct{}{} }, 0)
 			_ = c.Send(background, v)
-			v = nil
 			if i%2 == 0 {
 				_, _ = c.Recv(background)
 			} else {

@@ -67,7 +67,8 @@ func sendMixed(t *testing.T, c *mpmc.Chan[int], base, each int) {
 		vs[i] = base + i
 	}
 	for turn := 0; len(vs) > 0; turn++ {
-		n, err := 1, error(nil)
+		n := 1
+		var err error
 		switch turn % 3 {
 		case 0:
 			err = c.Send(background, vs[0])
@@ -95,7 +96,8 @@ func receiveInOrder(t *testing.T, c *mpmc.Chan[int], senders, each int, counts *
 	}
 	buf := make([]int, 17)
 	for turn := 0; ; turn++ {
-		n, err := 1, error(nil)
+		n := 1
+		var err error
 		switch turn % 4 {
 		case 0:
 			buf[0], err = c.Recv(background)

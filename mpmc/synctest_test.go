@@ -84,7 +84,7 @@ func TestReceiversWait(t *testing.T) {
 		if r := <-start(recv(ctx, c)); r.err != why || r.at != time.Minute {
 			t.Errorf("got %+v, want the context's cause after a minute", r)
 		}
-		if c.TrySend(1); c.Len() != 1 {
+		if _ = c.TrySend(1); c.Len() != 1 {
 			t.Error("the receiver that left took an item")
 		}
 	})
