@@ -25,7 +25,7 @@ func BenchmarkPublishConsume(b *testing.B) {
 				c.opts.Dir = b.TempDir()
 			}
 			br := open(b, c.opts)
-			consumer := subscribe(b, br, "t", "c", millrace.SubscribeOptions{Prefetch: 4096})
+			consumer := br.subscribe("t", "c", millrace.SubscribeOptions{Prefetch: 4096})
 			const batch = 200
 			n := (b.N + batch - 1) / batch * batch
 			b.ReportAllocs()

@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -34,7 +35,7 @@ func parse(u *url.URL) (broker.Options, error) {
 	if err != nil {
 		return opts, badURL("its options %q cannot be read: %w", u.RawQuery, err)
 	}
-	for _, key := range sortedKeys(query) {
+	for _, key := range slices.Sorted(maps.Keys(query)) {
 		if key != "sync" || u.Scheme != "file" {
 			return opts, badURL("there is no option %q; only file: has one, sync", key)
 		}
@@ -61,15 +62,6 @@ func directory(u *url.URL) (string, error) {
 
 func badURL(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{millrace.ErrBadURL}, args...)...)
-}
-
-func sortedKeys(v url.Values) []string {
-	keys := make([]string, 0, len(v))
-	for key := range v {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // ParseSync reads "always", "never" or a positive duration as broker.Options.Sync.
