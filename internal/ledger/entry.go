@@ -137,15 +137,9 @@ func (d *decoder) upTo(limit uint64) uint64 {
 	return v
 }
 
-// count is of items that take at least so many bytes each: no more than there can be,
-// so that a bad count does not become a huge allocation.
-func (d *decoder) count(size int) int {
-	return int(d.upTo(uint64(len(d.rest) / size)))
-}
-
 func (d *decoder) done(e *entry) {
 	last := e.floor
-	for range d.count(2) {
+	for range d.uvarint() {
 		lo := last + d.upTo(e.cursor-last)
 		hi := lo + d.upTo(e.cursor-lo)
 		if lo == last || lo == hi {
@@ -161,7 +155,7 @@ func (d *decoder) done(e *entry) {
 
 func (d *decoder) ready(e *entry) {
 	last := e.floor
-	for i := range d.count(2) {
+	for i := range d.uvarint() {
 		seq := last + d.upTo(e.cursor-last)
 		attempt := d.upTo(1<<32 - 1)
 		if seq == e.cursor || (i > 0 && seq == last) {
@@ -177,7 +171,7 @@ func (d *decoder) ready(e *entry) {
 
 func (d *decoder) deferred(e *entry) {
 	due := int64(0)
-	for i := range d.count(3) {
+	for i := range d.uvarint() {
 		next := due + int64(d.uvarint())
 		seq := e.floor + d.upTo(e.cursor-e.floor)
 		attempt := d.upTo(1<<32 - 1)

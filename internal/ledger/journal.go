@@ -124,7 +124,8 @@ func (l *Ledger) Replay(b []byte) error {
 // Recovered ends the replay. end is the recovered end of the log, the sequence number
 // after its last message: what the entries said of end and above is forgotten, and
 // discarded is how many sequence numbers that were. What is not done, and not known
-// to be deferred, is ready again, oldest first.
+// to be deferred, is ready again, oldest first: also a hole, if the entry that knew of
+// it is missing, which is to be acked when the log turns out not to have it.
 func (l *Ledger) Recovered(end uint64) (discarded int) {
 	if l.cursor > end {
 		discarded = int(l.cursor - end)

@@ -79,6 +79,41 @@ func TestAttemptsGoOnOverRestarts(t *testing.T) {
 	}
 }
 
+func TestADeferralIsOverOnceItWasRedelivered(t *testing.T) {
+	l := New(1)
+	l.Defer(1, 50)
+	journal := [][]byte{l.AppendJournal(nil)}
+	wantRedelivery(t, l, 50, 1, 1)
+	journal = append(journal, l.AppendJournal(nil))
+	wantRedelivery(t, restarted(t, 100, journal...), 0, 1, 2)
+	wantRedelivery(t, restarted(t, 100, journal[0], l.AppendSnapshot(nil)), 0, 1, 2)
+	wantRedelivery(t, restarted(t, 100, journal[0]), 0, 0, 0)
+}
+
+func TestAnAckAtTheFloorIsForTheJournal(t *testing.T) {
+	l := delivered(1, 2)
+	journal := [][]byte{l.AppendJournal(nil)}
+	l.Ack(1, 1)
+	journal = append(journal, l.AppendJournal(nil))
+	if got := restarted(t, 100, journal...).Floor(); got != 2 {
+		t.Errorf("the floor is %d after a restart, want 2", got)
+	}
+}
+
+func TestAnOlderEntryTakesNothingBack(t *testing.T) {
+	l := delivered(1, 2, 3)
+	l.Ack(2, 1)
+	first := l.AppendJournal(nil)
+	l.Deliver(4, 100, 1)
+	l.Ack(1, 1)
+	l.Ack(4, 1)
+	second := l.AppendJournal(nil)
+	want := restarted(t, 100, first, second).AppendSnapshot(nil)
+	if got := restarted(t, 100, first, second, first).AppendSnapshot(nil); !bytes.Equal(got, want) {
+		t.Errorf("%x, want %x", got, want)
+	}
+}
+
 func TestAcksInOrderTakeAFewBytesACall(t *testing.T) {
 	l := New(1)
 	for seq := uint64(1); seq <= 100_000; seq++ {

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"math"
+	"runtime"
 	"slices"
 	"testing"
 )
@@ -105,6 +106,16 @@ func TestDeferredMessagesComeInTheOrderOfTheirTimes(t *testing.T) {
 	}
 }
 
+func TestMessagesThatAreDueAtTheSameTimeComeInOrder(t *testing.T) {
+	l := New(1)
+	for seq := uint64(1); seq <= 100; seq++ {
+		l.Defer(seq, 50)
+	}
+	for seq := uint64(1); seq <= 100; seq++ {
+		wantRedelivery(t, l, 50, seq, 1)
+	}
+}
+
 func TestALeaseEndsAtItsDeadline(t *testing.T) {
 	l := New(1)
 	l.Deliver(1, 100, 7)
@@ -186,6 +197,22 @@ func TestADeadOwnersMessagesAreReadyInOrder(t *testing.T) {
 	}
 	if !l.Ack(2, 1) || l.Ack(1, 1) {
 		t.Error("not the owner's leases ended")
+	}
+}
+
+// The pages that leases are in come and go, and come back for other messages.
+func TestALeaseIsFoundInAPageThatWasGone(t *testing.T) {
+	l := New(64)
+	l.Deliver(64, 100, 1)
+	l.Deliver(128, 100, 1)
+	l.Deliver(192, 100, 2)
+	if _, _, ok := l.InFlight(64, 1); !ok {
+		t.Error("not in flight")
+	}
+	l.Release(1)
+	wantRedelivery(t, l, 0, 64, 2)
+	if !l.Ack(64, 2) {
+		t.Error("the lease is not held")
 	}
 }
 
@@ -275,6 +302,7 @@ func TestMemoryOfABurstIsGivenBack(t *testing.T) {
 	if got := heap() - before; got > 1<<20 {
 		t.Errorf("%d bytes are kept", got)
 	}
+	runtime.KeepAlive(l)
 }
 
 // delivered is a ledger with these messages in flight for owner 1 until 100.

@@ -258,10 +258,20 @@ func (c *machine) journal(t *rapid.T) {
 	}
 	if b = b[6:]; len(b) > 0 {
 		c.entries, c.stored = append(c.entries, b), append(c.stored, c.m.clone())
+	} else if before := c.lastStored(); !before.saysLike(&c.m) {
+		t.Fatalf("no entry, but before there was %+v, now %+v", before, c.m)
 	}
 	if again := c.l.AppendJournal(nil); len(again) > 0 {
 		t.Fatalf("a second entry when nothing changed: %x", again)
 	}
+}
+
+// lastStored is the model as the journal has it.
+func (c *machine) lastStored() model {
+	if len(c.stored) == 0 {
+		return newModel(c.start)
+	}
+	return c.stored[len(c.stored)-1]
 }
 
 func (c *machine) snapshot(*rapid.T) {
@@ -274,13 +284,12 @@ func (c *machine) crash(t *rapid.T) {
 	n := rapid.IntRange(0, len(c.entries)).Draw(t, "entries")
 	c.entries, c.stored = c.entries[:n], c.stored[:n]
 	c.l = New(c.start)
-	stored := newModel(c.start)
 	for i, b := range c.entries {
 		if err := c.l.Replay(b); err != nil {
 			t.Fatalf("entry %d, %x: %v", i, b, err)
 		}
-		stored = c.stored[i]
 	}
+	stored := c.lastStored()
 	end := stored.cursor + 10_000
 	if rapid.IntRange(0, 3).Draw(t, "log lost") == 0 {
 		end = rapid.Uint64Range(0, stored.cursor).Draw(t, "end")

@@ -85,6 +85,11 @@ func (m *model) clone() model {
 	return model{cursor: m.cursor, live: maps.Clone(m.live)}
 }
 
+// saysLike reports whether a restart makes the same of both.
+func (m *model) saysLike(other *model) bool {
+	return m.cursor == other.cursor && maps.EqualFunc(m.live, other.live, func(a, b message) bool { return a.said == b.said })
+}
+
 // recovered is what a restart makes of a clone when the log ends at end.
 func (m *model) recovered(end uint64) model {
 	after := newModel(min(m.cursor, end))

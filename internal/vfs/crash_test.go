@@ -91,6 +91,35 @@ func TestARenameReplacesAFileOrLeavesIt(t *testing.T) {
 	}
 }
 
+func TestAFileHasOneNameAfterACrash(t *testing.T) {
+	mem := NewMem()
+	create(t, mem, "a", "")
+	must(t, mem.SyncDir("."))
+	must(t, mem.Rename("a", "b"))
+	must(t, mem.Rename("b", "c"))
+	for seed := range uint64(50) {
+		names, err := mem.CrashKeeping(rand.New(rand.NewPCG(seed, 0))).List(".")
+		must(t, err)
+		if len(names) != 1 {
+			t.Fatalf("seed %d: it is called %q", seed, names)
+		}
+	}
+}
+
+func TestAWriteIsDoneWithItsBuffer(t *testing.T) {
+	mem := NewMem()
+	f := create(t, mem, "log", "")
+	must(t, mem.SyncDir("."))
+	buf := []byte("text")
+	_, err := f.WriteAt(buf, 0)
+	must(t, err)
+	clear(buf)
+	must(t, f.Sync())
+	if got := contents(t, open(t, mem.Crash(), "log")); got != "text" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestLocksDieInACrash(t *testing.T) {
 	mem := NewMem()
 	_, err := mem.Lock("LOCK")
@@ -184,6 +213,7 @@ func TestTheSameSeedCrashesTheSame(t *testing.T) {
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
 		create(t, mem, name, strings.Repeat(name, 3000))
 	}
+	must(t, mem.SyncDir("."))
 	var first string
 	for range 5 {
 		after := mem.CrashKeeping(rand.New(rand.NewPCG(7, 7)))
