@@ -20,12 +20,17 @@ func requestID(job string, index int64) string {
 	return job + "-" + strconv.FormatInt(index, 10)
 }
 
-// parseID is the inverse of requestID. The job shares memory with id.
+// parseID is the inverse of requestID: no other id is taken for a request's. The job
+// shares memory with id.
 func parseID(id []byte) (job []byte, index int64, ok bool) {
 	if len(id) < idLen+2 || len(id) > idLen+1+18 || id[idLen] != '-' {
 		return nil, 0, false
 	}
-	for _, c := range id[idLen+1:] {
+	digits := id[idLen+1:]
+	if digits[0] == '0' && len(digits) > 1 {
+		return nil, 0, false
+	}
+	for _, c := range digits {
 		if c < '0' || c > '9' {
 			return nil, 0, false
 		}

@@ -11,6 +11,7 @@ import (
 type request struct {
 	index   int64
 	payload []byte
+	again   bool // it was published before
 }
 
 // answer is the result of a request, as it came.
@@ -142,7 +143,7 @@ func (j *job) admit(ctx context.Context, payload []byte, c *call) error {
 		c.index = index
 	}
 	j.window.put(outstanding{index: index, payload: payload, tick: j.tick, call: c})
-	j.pending = append(j.pending, request{index, payload})
+	j.pending = append(j.pending, request{index: index, payload: payload})
 	first := len(j.pending) == 1
 	j.mu.Unlock()
 	if first {
@@ -203,28 +204,29 @@ func (j *job) answerOne(a answer) bool {
 	return true
 }
 
-// read waits for answers, and swaps the slice that holds them for the one that is
-// passed, whose elements are forgotten. Returns why the job is over once nothing is
-// left to read, or the cause of ctx.
+// read returns the answers that are there, and takes the slice that the ones before
+// came in, to be used again. When there are none it waits until it is worth to look
+// again; then it may return none. Returns why the job is over once nothing is left to
+// read, or the cause of ctx.
 func (j *job) read(ctx context.Context, spare []answer) ([]answer, error) {
 	clear(spare)
-	for {
-		j.mu.Lock()
-		ready, err := j.ready, j.err
-		if len(ready) > 0 {
-			j.ready = spare[:0]
-			j.mu.Unlock()
-			return ready, nil
-		}
-		j.mu.Unlock()
-		if err != nil {
-			return spare[:0], err
-		}
-		select {
-		case <-j.toRead:
-		case <-ctx.Done():
-			return spare[:0], context.Cause(ctx)
-		}
+	j.mu.Lock()
+	ready, err := j.ready, j.err
+	if len(ready) > 0 {
+		j.ready = spare[:0]
+	}
+	j.mu.Unlock()
+	if len(ready) > 0 {
+		return ready, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-j.toRead:
+		return spare[:0], nil
+	case <-ctx.Done():
+		return spare[:0], context.Cause(ctx)
 	}
 }
 

@@ -137,7 +137,7 @@ func (j *job) resend(forgotten bool, period time.Duration) (n int64) {
 		}
 		r.tick = j.tick
 		r.resends++
-		j.pending = append(j.pending, request{r.index, r.payload})
+		j.pending = append(j.pending, request{r.index, r.payload, true})
 		n++
 	})
 	if n > 0 {

@@ -38,13 +38,23 @@ func (j *job) send() {
 				return
 			}
 		}
-		j.client.count.submitted.Add(int64(len(batch)))
+		j.client.count.submitted.Add(firstTimes(batch))
 		if err := j.publish(&messages, batch); err != nil {
 			j.end(err)
 			return
 		}
 		clear(batch)
 	}
+}
+
+// firstTimes returns how many of the requests were not published before.
+func firstTimes(batch []request) (n int64) {
+	for i := range batch {
+		if !batch[i].again {
+			n++
+		}
+	}
+	return n
 }
 
 // publish publishes requests, in batches of a limited size. A request that is too
