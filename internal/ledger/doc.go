@@ -5,19 +5,20 @@
 //
 // Every message is in one of these states, and only moves along the arrows:
 //
-//	                  Deliver                       Ack
-//	at or above ─────────────────────► in flight ─────────► done
-//	the cursor                          │  ▲                 ▲
-//	   │ │ │           Nack, Expire,    │  │ Redeliver       │
-//	   │ │ │           Release          ▼  │                 │
-//	   │ │ │                           ready again           │ Empty: from
-//	   │ │ │                       Nack │  ▲                 │ any state
-//	   │ │ │ Defer          with a time ▼  │ when it is due  │
-//	   │ │ └─────────────────────────► deferred              │
-//	   │ └───────────────────────────────────────────────────┘
-//	   │   Skip, and the holes before what is delivered
+//	                  Deliver                    Ack
+//	not delivered ───────────────► in flight ───────────► done
+//	 │ │                           │    │  ▲               ▲
+//	 │ │                 Nack with │    │  │ Redeliver     │ Empty,
+//	 │ │                    a time │    ▼  │               │ from any
+//	 │ │                           │   ready again         │ state
+//	 │ │                           │       ▲               │
+//	 │ │           Defer           ▼       │ NextRedelivery, when
+//	 │ └───────────────────────► deferred ─┘ its time has come
+//	 │                                                     │
+//	 └─────────────────────────────────────────────────────┘
+//	       Skip, and the holes before what is delivered
 //
-// (A Nack with a time goes from in flight straight to deferred.) All below the floor
+// From in flight to ready again it comes by Nack, Expire or Release. All below the floor
 // are done, and nothing at or above the cursor was delivered yet.
 //
 // # Promises

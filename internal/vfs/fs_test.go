@@ -50,7 +50,7 @@ func TestReadingAtTheEndSaysEOF(t *testing.T) {
 		f := create(t, fs, dir+"/log", "hello")
 		for _, at := range []int64{3, 5, 9} {
 			want := max(0, 5-int(at))
-			if n, err := f.ReadAt(make([]byte, 4), at); n != want || err != io.EOF {
+			if n, err := f.ReadAt(make([]byte, 4), at); n != want || !errors.Is(err, io.EOF) {
 				t.Errorf("at %d: got %d, %v, want %d, EOF", at, n, err, want)
 			}
 		}
@@ -206,7 +206,7 @@ func contents(t testing.TB, f File) string {
 	size, err := f.Size()
 	must(t, err)
 	buf := make([]byte, size)
-	if n, err := f.ReadAt(buf, 0); n != len(buf) || (err != nil && err != io.EOF) {
+	if n, err := f.ReadAt(buf, 0); n != len(buf) || (err != nil && !errors.Is(err, io.EOF)) {
 		t.Fatalf("ReadAt: %d of %d bytes, %v", n, len(buf), err)
 	}
 	return string(buf)

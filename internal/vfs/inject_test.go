@@ -50,7 +50,7 @@ func TestACallThatIsRefusedIsNotMade(t *testing.T) {
 		}
 		return nil
 	}), "log", "hello")
-	if n, err := f.WriteAt([]byte("x"), 5); n != 0 || err != refusal {
+	if n, err := f.WriteAt([]byte("x"), 5); n != 0 || !errors.Is(err, refusal) {
 		t.Errorf("got %d, %v, want 0 and the refusal", n, err)
 	}
 	if got := contents(t, f); got != "hello" {
@@ -74,7 +74,7 @@ func useEverything(t *testing.T, fs FS, refusal error) {
 		_, err = f.WriteAt([]byte("hello"), 0)
 		ok(err)
 		ok(f.Sync())
-		if _, err = f.ReadAt(make([]byte, 2), 3); err != io.EOF {
+		if _, err = f.ReadAt(make([]byte, 2), 3); !errors.Is(err, io.EOF) {
 			ok(err)
 		}
 		ok(f.Truncate(1))

@@ -51,7 +51,10 @@ func (m *Mem) FlipBit(name string, bit int64) {
 }
 
 // A memNode is a *memDir or a *memFile.
-type memNode interface{}
+type memNode interface{ node() }
+
+func (*memDir) node()  {}
+func (*memFile) node() {}
 
 // A memDir is a directory: what its names mean now, and what they mean on the disk.
 type memDir struct {

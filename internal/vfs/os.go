@@ -76,7 +76,7 @@ func (osFS) Lock(name string) (io.Closer, error) {
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			err = lockedBy(f)
 		}
-		f.Close()
+		_ = f.Close()
 		return nil, &fs.PathError{Op: "lock", Path: name, Err: err}
 	}
 	// The process id is there for whoever is refused. The lock holds without it, also

@@ -3,6 +3,7 @@ package vfs
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
@@ -17,7 +18,7 @@ func TestMain(m *testing.M) {
 		if _, err := OS().Lock(name); err != nil {
 			panic(err)
 		}
-		os.Stdout.WriteString("locked\n")
+		fmt.Println("locked")
 		_, _ = os.Stdin.Read(make([]byte, 1)) // until the parent closes it
 		return
 	}
