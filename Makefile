@@ -19,7 +19,7 @@ packages = $(foreach folder,$(1),$(if $(wildcard $(folder)/*.go),./$(folder)))
 RACE := $(call packages,mpmc supervise fanin replica)
 
 # Where benchmarks are. A package joins the table by being named here.
-BENCHMARKS := $(call packages,mpmc supervise fanin replica internal/seglog broker task gather)
+BENCHMARKS := $(call packages,mpmc supervise fanin replica internal/ledger internal/seglog broker task gather)
 BENCH ?= .
 FUZZTIME ?= 10s
 

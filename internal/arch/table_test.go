@@ -37,7 +37,7 @@ var table = []row{
 	{folder: "worker", uses: []string{".", "mpmc", "replica", "supervise", "fanin"}},
 
 	{folder: "internal/dashboard", uses: []string{"."}},
-	{folder: "internal/door", uses: []string{"broker", "internal/nsqwire"}},
+	{folder: "internal/door", uses: []string{".", "broker", "internal/nsqwire"}},
 
 	{folder: "driver/embedded", uses: []string{".", "broker"}},
 	{folder: "driver/nsq", uses: []string{"."}},
