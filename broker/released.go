@@ -40,15 +40,14 @@ func (r *releasedFile) create(cursor uint64) error {
 		return nil
 	}
 	file, err := r.fs.Create(r.path)
-	if err != nil {
-		return err
+	if errors.Is(err, fs.ErrExist) {
+		file, err = r.fs.Open(r.path) // an attempt that failed has left it
 	}
-	if err := writeReleased(file, cursor); err != nil {
-		_ = r.fs.Remove(r.path)
-		return err
+	if err == nil {
+		err = writeReleased(file, cursor)
 	}
-	r.exists = true
-	return nil
+	r.exists = err == nil
+	return err
 }
 
 // write makes the cursor safe, in a file that exists.

@@ -1,0 +1,113 @@
+package broker_test
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/millrace/millrace"
+	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/internal/vfs"
+)
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+// A fault makes one call of the file system fail, or from then on all until it is healed.
+type fault struct {
+	faultKind
+
+	mu     sync.Mutex
+	at     int // which call
+	calls  int
+	healed bool
+	failed string
+}
+
+type faultKind struct {
+	err   syscall.Errno
+	hits  func(vfs.OpKind) bool
+	stays bool
+}
+
+func (f *fault) before(op vfs.Op) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.hits(op.Kind) {
+		return nil
+	}
+	f.calls++
+	if f.calls == f.at || f.stays && f.calls > f.at && !f.healed {
+		f.failed += "\n" + op.String()
+		return f.err
+	}
+	return nil
+}
+
+func (f *fault) heal() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.healed = true
+}
+
+func takesSpace(kind vfs.OpKind) bool {
+	return slices.Contains([]vfs.OpKind{vfs.OpCreate, vfs.OpWrite, vfs.OpMkdirAll, vfs.OpRename}, kind)
+}
+
+func anyCall(kind vfs.OpKind) bool { return kind != vfs.OpClose }
+
+// A call of the file system fails, each in turn: nothing that was promised is broken,
+// neither in the broker that goes on nor for the one that is opened after a power loss.
+func TestAnyCallThatFailsBreaksNoPromise(t *testing.T) {
+	for name, kind := range map[string]faultKind{
+		"one write finds no space":        {err: syscall.ENOSPC, hits: takesSpace},
+		"the disk is full for some time":  {err: syscall.ENOSPC, hits: takesSpace, stays: true},
+		"one call fails":                  {err: syscall.EIO, hits: anyCall},
+		"the disk is gone for some time":  {err: syscall.EIO, hits: anyCall, stays: true},
+		"no sync succeeds for some time":  {err: syscall.EIO, hits: func(k vfs.OpKind) bool { return k == vfs.OpSync }, stays: true},
+		"no removal succeeds for a while": {err: syscall.EIO, hits: func(k vfs.OpKind) bool { return k == vfs.OpRemove || k == vfs.OpRemoveAll }, stays: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for at := 1; ; at++ {
+				now := fault{faultKind: kind, at: at}
+				synctest.Test(t, func(t *testing.T) { liveWith(t, &now) })
+				if t.Failed() {
+					t.Fatalf("call %d failed:%s", at, now.failed)
+				}
+				if now.failed == "" {
+					t.Logf("%d calls, each in turn", at-1)
+					return
+				}
+			}
+		})
+	}
+}
+
+func liveWith(t *testing.T, f *fault) {
+	disk := vfs.NewMem()
+	l := &life{t: t, claims: claims{}, mayFail: true}
+	opts := broker.Options{Dir: "data", Logger: quiet()}.WithSegments(crashSegment)
+	err := l.lead(opts.On(vfs.Inject(disk, f.before)))
+	if err != nil && !errors.Is(err, f.err) {
+		t.Errorf("the error does not tell its cause: %v", err)
+	}
+	if err != nil && f.err == syscall.ENOSPC && !errors.Is(err, millrace.ErrNoSpace) {
+		t.Errorf("the error is not ErrNoSpace: %v", err)
+	}
+	f.heal()
+	crashed := disk.Crash()
+	claims := l.claims.clone()
+	if l.b != nil {
+		time.Sleep(2 * time.Second) // what could not be read or written is tried again
+		claims.verifyLive(t, l.b)
+		if err := l.b.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}
+	claims.verify(t, crashed)
+}
