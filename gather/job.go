@@ -173,11 +173,8 @@ func (j *job) failure(index int64, kind string, why error) *TaskError {
 // fail answers a request that could not be sent.
 func (j *job) fail(index int64, kind string, why error) {
 	j.mu.Lock()
-	first := j.answerOne(answer{index: index, failure: j.failure(index, kind, why)})
+	j.answerOne(answer{index: index, failure: j.failure(index, kind, why)})
 	j.mu.Unlock()
-	if first {
-		j.client.count.answered.Add(1)
-	}
 	wake(j.toRead)
 }
 
@@ -193,6 +190,7 @@ func (j *job) answerOne(a answer) bool {
 		return false
 	}
 	a.payload = r.payload
+	j.client.count.answered.Add(1) // before anybody can see it
 	j.room.answered(a.size())
 	if r.call != nil {
 		j.client.count.note(&a)

@@ -35,7 +35,6 @@ func (c *Client) receive() {
 // handOn passes results to the jobs that asked for them. Those of one job tend to
 // come together, so that its lock is taken once for many.
 func (c *Client) handOn(results []millrace.Delivery) {
-	var answered, dropped int64
 	for len(results) > 0 {
 		id, _ := results[0].Headers.Get(millrace.HeaderID)
 		name, _, ok := parseID(id)
@@ -45,21 +44,16 @@ func (c *Client) handOn(results []millrace.Delivery) {
 		}
 		if j == nil {
 			results = results[1:]
-			dropped++
+			c.count.dropped.Add(1)
 			continue
 		}
-		taken, valid := j.answer(results)
-		answered += int64(valid)
-		dropped += int64(taken - valid)
-		results = results[taken:]
+		results = results[j.answer(results):]
 	}
-	c.count.answered.Add(answered)
-	c.count.dropped.Add(dropped)
 }
 
-// answer takes results as long as they are for this job: how many, and how many of
-// them were the first for a request that waits.
-func (j *job) answer(results []millrace.Delivery) (taken, valid int) {
+// answer takes results as long as they are for this job, and returns how many.
+func (j *job) answer(results []millrace.Delivery) (taken int) {
+	dropped := int64(0)
 	j.mu.Lock()
 	before := len(j.ready)
 	for i := range results {
@@ -70,16 +64,17 @@ func (j *job) answer(results []millrace.Delivery) (taken, valid int) {
 			break
 		}
 		taken++
-		if j.answerOne(answer{index: index, headers: d.Headers, body: d.Body}) {
-			valid++
+		if !j.answerOne(answer{index: index, headers: d.Headers, body: d.Body}) {
+			dropped++
 		}
 	}
+	j.client.count.dropped.Add(dropped)
 	news := before == 0 && len(j.ready) > 0
 	j.mu.Unlock()
 	if news {
 		wake(j.toRead)
 	}
-	return taken, valid
+	return taken
 }
 
 // resolve gives a call its answer, or the reason why there is none. It is called
