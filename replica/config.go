@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"time"
 
 	"github.com/millrace/millrace/supervise"
 )
@@ -46,7 +47,9 @@ type Counts struct {
 // Status is one replica at one moment.
 type Status struct {
 	supervise.Status
-	Number  int  // see the function Number
-	Leaving bool // it takes no more messages
-	Counts       // of this replica
+	Number  int       // see the function Number
+	Busy    bool      // it has a message in hand
+	Since   time.Time // when it took that message
+	Leaving bool      // it takes no more messages
+	Counts            // of this replica
 }

@@ -169,7 +169,7 @@ func TestAMessageIsDeliveredOrLostNeverBothNeverNeither(t *testing.T) {
 				_ = s.Shutdown(patient)
 				cancel()
 			}
-			<-served
+			rt.Logf("served: %v", <-served)
 			close(o.release)
 			time.Sleep(time.Second) // what was abandoned returns, late emissions end
 			synctest.Wait()

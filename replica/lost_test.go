@@ -179,6 +179,59 @@ func TestWaitingForAMessageIsNotSilence(t *testing.T) {
 	})
 }
 
+func TestASlowConsumerOrCallbackIsNotSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := func(context.Context, int) error { time.Sleep(time.Hour); return nil }
+		handler := func(ctx context.Context, msg int) error {
+			if msg == 0 {
+				return replica.Emit(ctx, msg, slow)
+			}
+			return errBroken
+		}
+		f := newFixture(t, handler, replica.Config[int]{
+			Replicas: 1, Supervise: supervise.Config{TTL: time.Second},
+			Failed: func(int, error) { time.Sleep(time.Hour) },
+		})
+		f.send(0, 2)
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if st := f.Replicas()[0]; st.Generation != 1 || st.Counts != (replica.Counts{Handled: 1, Failed: 1}) {
+			t.Errorf("status %+v", st)
+		}
+		_ = f.shutdown()
+	})
+}
+
+// The fence may fall before a replica takes its next message and be noticed only
+// after. The message has been received, so it must have an end.
+func TestAMessageThatAFencedReplicaReceivesIsLostAndNotBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got, lost record
+		handler := func(ctx context.Context, msg int) error {
+			err := replica.Emit(ctx, msg, got.handle)
+			if msg == 0 {
+				time.Sleep(2 * time.Second) // silent, with its value delivered
+			}
+			return err
+		}
+		f := newFixture(t, handler, replica.Config[int]{
+			Replicas: 1, Lost: lost.fail,
+			Supervise: supervise.Config{TTL: time.Second, OnEvent: func(e supervise.Event) {
+				if e.Kind == supervise.Silent {
+					time.Sleep(time.Minute) // it is fenced, and its context goes on
+				}
+			}},
+		})
+		f.send(0, 3)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if got.String() != "[0 2]" || lost.String() != "[1]" || !errors.Is(lost.errs[0], supervise.ErrFenced) {
+			t.Errorf("handled %v, lost %v: %v", &got, &lost, lost.errs)
+		}
+		_ = f.shutdown()
+	})
+}
+
 // A replica that is to leave and dies on its message has left; the message has not.
 func TestALeavingReplicaThatDiesIsNotReplaced(t *testing.T) {
 	for name, deaf := range map[string]bool{"panics": false, "is silent and deaf": true} {

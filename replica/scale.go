@@ -160,7 +160,7 @@ func choose[T any](from []*slot[T], n int) []*slot[T] {
 	for _, evenBusy := range []bool{false, true} {
 		for i := len(from) - 1; i >= 0 && len(chosen) < n; i-- {
 			sl := from[i]
-			if (evenBusy || !sl.busy()) && sl.leaving.CompareAndSwap(false, true) {
+			if busy, _ := sl.busy(); (evenBusy || !busy) && sl.leaving.CompareAndSwap(false, true) {
 				chosen = append(chosen, sl)
 			}
 		}

@@ -209,7 +209,7 @@ func (s *Set[T]) Busy() int {
 	defer s.mu.Unlock()
 	n := 0
 	for _, sl := range s.slots {
-		if sl.busy() {
+		if busy, _ := sl.busy(); busy {
 			n++
 		}
 	}

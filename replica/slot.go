@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/millrace/millrace/mpmc"
 	"github.com/millrace/millrace/supervise"
@@ -91,10 +92,11 @@ func (sl *slot[T]) run(ctx context.Context, p *supervise.Pulse) error {
 			}
 			break
 		}
-		if more := sl.finish(h, sl.set.handler(ctx, h.msg)); !more {
+		err := sl.set.handler(ctx, h.msg)
+		p.Idle() // callbacks may take their time too
+		if !sl.finish(h, err) {
 			break
 		}
-		p.Idle()
 	}
 	return context.Cause(ctx) // nil unless it was told to stop
 }
@@ -146,13 +148,13 @@ func (sl *slot[T]) take(ctx context.Context, h *holding[T]) bool {
 }
 
 // finish brings the message to its end after the handler returned err. It
-// reports false if this generation takes no more messages.
-func (sl *slot[T]) finish(h *holding[T], err error) (more bool) {
+// reports false if that had been decided: this generation was given up.
+func (sl *slot[T]) finish(h *holding[T], err error) bool {
 	if h.word.Load() >= emission {
 		h.waitQuiet()
 	}
 	if !h.claim() && h.word.Load()&emitted == 0 {
-		return false // it is lost already: this generation was given up
+		return false
 	}
 	w := h.word.Or(ended)
 	msg := h.msg
@@ -173,7 +175,7 @@ func (sl *slot[T]) finish(h *holding[T], err error) (more bool) {
 	if retire {
 		sl.leaving.Store(true)
 	}
-	return !retire
+	return true
 }
 
 // lose ends the message in hand as lost. The caller has claimed it.
@@ -242,10 +244,14 @@ func (sl *slot[T]) interrupt() {
 	}
 }
 
-func (sl *slot[T]) busy() bool {
+// busy reports whether a message is in hand, and since when.
+func (sl *slot[T]) busy() (bool, time.Time) {
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
-	return sl.held != nil && !sl.over && !sl.held.empty()
+	if sl.held == nil || sl.over || sl.held.empty() {
+		return false, time.Time{}
+	}
+	return true, sl.held.pulse.BusySince()
 }
 
 func (sl *slot[T]) counts() Counts {
@@ -253,7 +259,9 @@ func (sl *slot[T]) counts() Counts {
 }
 
 func (sl *slot[T]) status() Status {
-	return Status{
+	st := Status{
 		Status: sl.supervisor.Status(), Number: sl.number, Leaving: sl.leaving.Load(), Counts: sl.counts(),
 	}
+	st.Busy, st.Since = sl.busy()
+	return st
 }
