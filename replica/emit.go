@@ -35,6 +35,10 @@ type hand struct {
 	gone   bool                  // the goroutine has returned; protected by Set.mu
 }
 
+// begin takes a message in hand. Emissions that come late, from goroutines that a
+// handler left behind, are on their way out of the word and stay in it.
+func (h *hand) begin() { h.word.And(^(ended | emitted | refused | returned)) }
+
 // claim decides the end of the message, unless that was decided before or a
 // value of the message was delivered or may yet be.
 func (h *hand) claim() bool {
@@ -69,8 +73,8 @@ func (h *hand) waitQuiet() {
 // with; ctx is the handler's, or was derived from it. It returns nil if sink
 // did: then v was delivered and the message counts as handled, whatever becomes
 // of the replica. It returns supervise.ErrFenced, without calling sink, if the
-// replica was replaced meanwhile; else sink's error, which must mean that v was
-// not delivered. After an error the message is lost, unless another value of it
+// replica was replaced meanwhile, or the message has come to its end; else sink's
+// error, which must mean that v was not delivered. After an error the message is lost, unless another value of it
 // was delivered: Config.Lost is called, once, and the handler can only return.
 //
 // While sink blocks, the replica is not silent. A handler that emits from
@@ -87,31 +91,37 @@ func Emit[V any](ctx context.Context, v V, sink func(context.Context, V) error) 
 	}
 	defer h.pulse.EndEmit()
 	if h.word.Add(emission)&ended != 0 {
-		h.leave(supervise.ErrFenced)
+		h.leave()
 		return supervise.ErrFenced
 	}
 	err := errPanicked // stays, if sink unwinds
-	defer func() { h.leave(err) }()
+	defer func() { h.settle(err) }()
 	err = sink(ctx, v)
 	return err
 }
 
-// leave ends an emission. If the replica was given up during it, which was then
-// no time to decide the end of the message, it is decided now.
-func (h *hand) leave(err error) {
+// settle ends an emission that was delivered or refused. If the replica was given
+// up during it, which was then no time to decide the end of the message, it is
+// decided now.
+func (h *hand) settle(err error) {
 	if err == nil {
 		h.word.Or(emitted)
 	} else {
 		h.refuse(err)
 	}
+	h.leave()
+	if err != nil && h.pulse.Fenced() && h.claim() {
+		h.lose(err)
+	}
+}
+
+// leave takes an emission from the word.
+func (h *hand) leave() {
 	if w := h.word.Add(^(emission - 1)); w < emission && w&returned != 0 {
 		select {
 		case h.quiet <- struct{}{}:
 		default:
 		}
-	}
-	if err != nil && h.pulse.Fenced() && h.claim() {
-		h.lose(err)
 	}
 }
 

@@ -48,6 +48,47 @@ func TestTheEndOfAMessageIsDecidedOnce(t *testing.T) {
 	}
 }
 
+// Goroutines that a handler left behind emit when they like: before the next
+// message is in hand they are refused, and in no case do they upset the word.
+func TestLateEmissionsLeaveTheHandAsItWas(t *testing.T) {
+	h := &hand{quiet: make(chan struct{}, 1)}
+	h.word.Store(ended)
+	ctx := context.WithValue(t.Context(), handKey{}, h)
+	sink := func(context.Context, int) error { return nil }
+	if err := Emit(ctx, 1, sink); !errors.Is(err, supervise.ErrFenced) || h.word.Load() != ended {
+		t.Errorf("Emit returned %v, the word is %b", err, h.word.Load())
+	}
+	stop := make(chan struct{})
+	var late sync.WaitGroup
+	for range 2 {
+		late.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = Emit(ctx, 1, sink)
+				}
+			}
+		})
+	}
+	for range 20_000 {
+		h.begin()
+		for !h.claim() {
+			h.waitQuiet()
+			if w := h.word.Load(); w&emitted != 0 && w < emission {
+				h.word.Or(ended)
+				break
+			}
+		}
+	}
+	close(stop)
+	late.Wait()
+	if w := h.word.Load(); w >= emission || w&ended == 0 {
+		t.Errorf("the word is %b", w)
+	}
+}
+
 // A handler may keep to itself that its value was fenced; the message is not
 // handled for that.
 func TestAFencedValueIsARefusal(t *testing.T) {

@@ -84,7 +84,7 @@ func (sl *slot[T]) run(ctx context.Context, p *supervise.Pulse) error {
 	}
 	ctx = context.WithValue(ctx, handKey{}, &h.hand)
 	for sl.take(ctx, h) {
-		h.word.Store(0)
+		h.begin()
 		if !p.Busy() {
 			// Given up while it was receiving, it may not begin the message.
 			if h.claim() {
