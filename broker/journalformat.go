@@ -161,5 +161,5 @@ func entryCRC(salt uint64, offset int64, content []byte) uint32 {
 
 // newerVersion says that a file cannot be read.
 func newerVersion(has, reads uint32) error {
-	return fmt.Errorf("%w: it has format %d, this version reads format %d; use a newer millrace", ErrNewerVersion, has, reads)
+	return fmt.Errorf("%w: it has format %d, this version reads format %d", ErrNewerVersion, has, reads)
 }

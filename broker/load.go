@@ -29,7 +29,7 @@ func (t *Topic) load() error {
 	}
 	log, err := seglog.Open(opts)
 	if errors.Is(err, seglog.ErrNewerVersion) {
-		err = fmt.Errorf("%w: %w", ErrNewerVersion, err)
+		err = newerLog{err}
 	}
 	if err != nil {
 		return err
@@ -44,6 +44,11 @@ func (t *Topic) load() error {
 	}
 	return err
 }
+
+// newerLog is ErrNewerVersion, said by package seglog.
+type newerLog struct{ error }
+
+func (e newerLog) Unwrap() []error { return []error{ErrNewerVersion, e.error} }
 
 // loadChannels reads the topic's journals, or if there are none, where its first channel
 // will start.

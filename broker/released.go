@@ -88,6 +88,7 @@ func (r *releasedFile) load(damaged func(offset, bytes int64)) (uint64, error) {
 		return 0, err
 	}
 	r.exists = true
+	cursor := uint64(1)
 	for at := 0; at < 2*releasedSize; at += releasedSize {
 		c := b[min(at, len(b)):min(at+releasedSize, len(b))]
 		if len(c) < releasedSize || string(c[:8]) != releasedMagic || !goodCRC(c) {
@@ -97,7 +98,7 @@ func (r *releasedFile) load(damaged func(offset, bytes int64)) (uint64, error) {
 		if version := binary.LittleEndian.Uint32(c[8:]); version != releasedVersion {
 			return 0, newerVersion(version, releasedVersion)
 		}
-		return binary.LittleEndian.Uint64(c[16:]), nil
+		cursor = binary.LittleEndian.Uint64(c[16:])
 	}
-	return 1, nil
+	return cursor, nil
 }

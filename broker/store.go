@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/millrace/millrace"
 	"github.com/millrace/millrace/internal/seglog"
@@ -20,7 +21,7 @@ var (
 	ErrInUse = errors.New("broker: data directory is in use")
 	// ErrNewerVersion is returned by Open when a later version of Millrace has written
 	// in the data directory.
-	ErrNewerVersion = errors.New("broker: data directory was written by a newer version of millrace")
+	ErrNewerVersion = errors.New("broker: written by a newer version of millrace")
 )
 
 // The data directory:
@@ -57,7 +58,7 @@ func journalPath(topicDir, channel string) string {
 func (b *Broker) openDir() error {
 	fsys, dir := b.opts.fs, b.opts.Dir
 	unusable := func(err error) error {
-		return fmt.Errorf("data directory %s cannot be used: %w", dir, explain(err))
+		return fmt.Errorf("data directory %s cannot be used: %w; %s", dir, explain(err), advice(err))
 	}
 	if err := makeDir(fsys, b.topicsDir()); err != nil {
 		return unusable(err)
@@ -83,6 +84,18 @@ func (b *Broker) openDir() error {
 		return unusable(err)
 	}
 	return nil
+}
+
+// advice says what somebody can do whose data directory cannot be used.
+func advice(err error) string {
+	switch {
+	case errors.Is(err, ErrNewerVersion):
+		return "use that version, or choose another directory"
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "make room, or choose another directory"
+	default:
+		return "make it readable and writable, or choose another directory"
+	}
 }
 
 // checkFormat reads the FORMAT file, or writes it in a new directory. The file is only
