@@ -27,6 +27,7 @@ type Consumer struct {
 	full     bool // its Receive waits for room
 	waits    bool // it is on the channel's waiting list
 	closed   bool
+	extended map[uint64]firstSeen // by ExtendSeqs; nil until it was used
 }
 
 var _ millrace.Subscription = (*Consumer)(nil)
@@ -107,7 +108,16 @@ func (c *Consumer) tag(attempt uint32) uint64 { return uint64(c.id)<<32 | uint64
 
 // settle applies op to the lease of each delivery and gathers those that had ended.
 func (c *Consumer) settle(ds []millrace.Delivery, ends bool, op func(seq uint64, attempt uint32) bool) error {
-	if len(ds) == 0 {
+	return c.settleEach(len(ds), ends, func(i int) bool {
+		attempt := uint32(ds[i].Tag) //nolint:gosec // the lower half is meant
+		return ds[i].Tag == c.tag(attempt) && op(ds[i].Seq, attempt)
+	})
+}
+
+// settleEach calls op for 0 to n-1, with the lock held, and gathers those for which the
+// lease had ended. ends says that op ends leases.
+func (c *Consumer) settleEach(n int, ends bool, op func(i int) bool) error {
+	if n == 0 {
 		return nil
 	}
 	ch := c.channel
@@ -117,16 +127,15 @@ func (c *Consumer) settle(ds []millrace.Delivery, ends bool, op func(seq uint64,
 		return c.endError()
 	}
 	var lost []int
-	for i := range ds {
-		attempt := uint32(ds[i].Tag) //nolint:gosec // the lower half is meant
-		if ds[i].Tag != c.tag(attempt) || !op(ds[i].Seq, attempt) {
+	for i := range n {
+		if !op(i) {
 			lost = append(lost, i)
 		}
 	}
 	var next *Consumer
 	roomy := false
 	if ends {
-		c.held -= len(ds) - len(lost)
+		c.held -= n - len(lost)
 		roomy = c.full
 		c.full = false
 		ch.touch()
