@@ -1,0 +1,105 @@
+package nsqwire
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+)
+
+// Magic is what a client of protocol version 2 sends first.
+const Magic = "  V2"
+
+// FrameType says what a frame from the broker holds.
+type FrameType uint32
+
+// The types of frames.
+const (
+	FrameResponse FrameType = 0
+	FrameError    FrameType = 1
+	FrameMessage  FrameType = 2
+)
+
+// Responses that stand for more than text.
+const (
+	OK        = "OK"
+	Heartbeat = "_heartbeat_"
+	CloseWait = "CLOSE_WAIT"
+)
+
+const (
+	frameHeader = 8 // size and type
+	// IDLen is the length of a message id.
+	IDLen = 16
+	// messageHeader is what stands before the body in the data of a message's frame.
+	messageHeader = 8 + 2 + IDLen
+)
+
+// A frame; the size counts the type and the data:
+//
+//	0      4      8
+//	┌──────┬──────┬──────┐
+//	│ size │ type │ data │   integers big-endian
+//	│ u32  │ u32  │      │
+//	└──────┴──────┴──────┘
+
+// AppendFrame appends a frame with that data.
+func AppendFrame(dst []byte, t FrameType, data string) []byte {
+	dst = binary.BigEndian.AppendUint32(dst, uint32(4+len(data))) //nolint:gosec // bounded by the limit on messages
+	dst = binary.BigEndian.AppendUint32(dst, uint32(t))
+	return append(dst, data...)
+}
+
+// MessageSize is how many bytes AppendMessage appends for a body of that length.
+func MessageSize(body int) int { return frameHeader + messageHeader + body }
+
+// AppendMessage appends a frame with a message, whose data is
+//
+//	┌───────────┬──────────┬────┬──────┐
+//	│ timestamp │ attempts │ id │ body │
+//	│ i64 ns    │ u16      │ 16 │      │
+//	└───────────┴──────────┴────┴──────┘
+//
+// The id is seq in hexadecimal. Attempts beyond 65535 are told as 65535.
+func AppendMessage(dst []byte, timestamp int64, attempts uint32, seq uint64, body []byte) []byte {
+	dst = binary.BigEndian.AppendUint32(dst, uint32(4+messageHeader+len(body))) //nolint:gosec // bounded by the limit on messages
+	dst = binary.BigEndian.AppendUint32(dst, uint32(FrameMessage))
+	dst = binary.BigEndian.AppendUint64(dst, uint64(timestamp))              //nolint:gosec // two's complement
+	dst = binary.BigEndian.AppendUint16(dst, uint16(min(attempts, 1<<16-1))) //nolint:gosec // just bounded
+	dst = AppendID(dst, seq)
+	return append(dst, body...)
+}
+
+// AppendID appends the message id that stands for seq: 16 hexadecimal digits.
+func AppendID(dst []byte, seq uint64) []byte {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], seq)
+	return hex.AppendEncode(dst, b[:])
+}
+
+// ParseID returns the sequence number that an id stands for; false when it is no id
+// that AppendID has made.
+func ParseID(id []byte) (seq uint64, ok bool) {
+	if len(id) != IDLen {
+		return 0, false
+	}
+	for _, c := range id {
+		v := unhex[c]
+		if v == notHex {
+			return 0, false
+		}
+		seq = seq<<4 | uint64(v)
+	}
+	return seq, true
+}
+
+const notHex = 0xff
+
+// unhex maps lower-case hexadecimal digits to their values.
+var unhex = func() (t [256]byte) {
+	for i := range t {
+		t[i] = notHex
+	}
+	for i, c := range []byte("0123456789abcdef") {
+		t[c] = byte(i)
+	}
+	return t
+}()
