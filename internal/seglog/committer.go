@@ -3,6 +3,7 @@ package seglog
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -39,7 +40,7 @@ type Committer struct {
 type round struct {
 	logs []*Log
 	errs map[*Log]error // what failed; nil when nothing did
-	done chan struct{}  // closed when the round is over
+	done chan struct{}  // closed when the round is over, and announced
 }
 
 type unsyncedFile struct {
@@ -81,11 +82,21 @@ func (c *Committer) commit(l *Log) error {
 	select {
 	case <-r.done:
 	case c.turn <- struct{}{}:
-		flushes := c.lead(r)
+		if c.interval == SyncAlways {
+			// Whoever the last round has just woken may have more to commit: a sync is
+			// worth the moment that it takes them to join.
+			runtime.Gosched()
+		}
+		flushes, led := c.lead(r)
 		<-c.turn
+		if !led {
+			<-r.done
+			break
+		}
 		for _, f := range flushes {
 			f.announce()
 		}
+		close(r.done)
 	}
 	return r.errs[l]
 }
@@ -106,16 +117,16 @@ func (c *Committer) join(l *Log) *round {
 
 // lead runs the round r, unless somebody else did, and returns what it flushed. The
 // caller has the turn.
-func (c *Committer) lead(r *round) []*flush {
+func (c *Committer) lead(r *round) (flushes []*flush, led bool) {
 	c.mu.Lock()
 	if c.joining != r {
-		c.mu.Unlock() // it is over: rounds run one at a time, and we have the turn
-		return nil
+		c.mu.Unlock()
+		return nil, false
 	}
 	logs := r.logs
 	c.joining, r.logs = nil, nil // its logs still know the round, and should not keep each other alive
 	c.mu.Unlock()
-	flushes := make([]*flush, len(logs))
+	flushes = make([]*flush, len(logs))
 	for i, l := range logs {
 		flushes[i] = l.collect()
 	}
@@ -126,8 +137,7 @@ func (c *Committer) lead(r *round) []*flush {
 		}
 		f.finish(c)
 	}
-	close(r.done)
-	return flushes
+	return flushes, true
 }
 
 func (r *round) fail(l *Log, err error) {

@@ -14,6 +14,7 @@ type flush struct {
 	log    *Log
 	pieces []piece
 	err    error
+	end    uint64 // what was visible when it was finished
 }
 
 // piece is what there is to write to one segment.
@@ -142,6 +143,7 @@ func (f *flush) finish(c *Committer) {
 		l.visible = p.visible
 		full = p.seg.appendFull(full, l)
 	}
+	f.end = l.visible
 	l.mu.Unlock()
 	for _, s := range abandoned {
 		l.abandon(c, s)
@@ -154,10 +156,12 @@ func (f *flush) finish(c *Committer) {
 	l.opts.Tail.add(full)
 }
 
-// announce tells the log's owner what has become visible. The caller has no turn.
+// announce tells the log's owner what is visible, also when this round had no part in
+// that: whoever made it so may not have come to tell it yet, and no Commit may return
+// before it is told. The caller has no turn.
 func (f *flush) announce() {
-	if n := len(f.pieces); n > 0 && f.err == nil && f.log.opts.OnCommit != nil {
-		f.log.opts.OnCommit(f.pieces[n-1].visible)
+	if f.log.opts.OnCommit != nil {
+		f.log.opts.OnCommit(f.end)
 	}
 }
 

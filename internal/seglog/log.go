@@ -43,9 +43,9 @@ type Options struct {
 	Committer *Committer
 	// Tail is the memory budget that the log shares with others; needed with an FS.
 	Tail *Tail
-	// OnCommit, if not nil, is called without locks whenever records have become
-	// visible; end is one above the last of them. Calls for one log may overtake
-	// each other, and Commits of others may return before.
+	// OnCommit, if not nil, is called without locks when records have become visible,
+	// before the Commit of any of them returns; end is one above the last. Calls for one
+	// log may overtake each other, or bring no news.
 	OnCommit func(end uint64)
 	// OnDamage, if not nil, is called without locks for every piece of a file that
 	// cannot be read, each time that somebody tries to.
@@ -258,7 +258,7 @@ func (l *Log) Sealed() []SegmentInfo {
 		if !l.removable(i) {
 			break
 		}
-		infos = append(infos, SegmentInfo{s.base, s.next, s.count, s.size, s.lastTime})
+		infos = append(infos, SegmentInfo{s.base, s.next, s.count, s.size - headersSize, s.lastTime})
 	}
 	return infos
 }
