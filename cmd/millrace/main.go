@@ -1,0 +1,50 @@
+// Command millrace spreads work over supervised workers and gets every answer back.
+//
+//	seq 1 1000 | millrace map -- factor {}
+//
+// `millrace help` lists the commands, `millrace map --help` has examples.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// exitOther is the exit status of everything that is wrong but failed tasks.
+const exitOther = 255
+
+// status is returned by a command that wants an exit status other than 0, and has
+// said all there is to say.
+type status int
+
+func (s status) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+func main() { os.Exit(run(context.Background(), os.Args[1:])) }
+
+// run runs the command line and returns the exit status.
+func run(ctx context.Context, args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var code status
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	}
+	fmt.Fprintln(os.Stderr, "millrace: "+explain(err))
+	return exitOther
+}
+
+// explain writes an error in one line. The packages' names in it tell a user nothing.
+func explain(err error) string {
+	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	for _, name := range []string{"millrace", "broker", "worker", "gather", "task"} {
+		text = strings.TrimPrefix(strings.ReplaceAll(text, ": "+name+": ", ": "), name+": ")
+	}
+	return text
+}

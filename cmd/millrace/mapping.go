@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/millrace/millrace"
+	_ "github.com/millrace/millrace/driver/embedded" // mem: and file:
+	"github.com/millrace/millrace/gather"
+	"github.com/millrace/millrace/worker"
+)
+
+// Why a job ends before all its inputs have a result.
+var (
+	errInterrupted  = errors.New("interrupted")
+	errHalted       = errors.New("halted")
+	errStdoutClosed = errors.New("nobody reads standard output any more")
+	errSettled      = errors.New("what was running is finished")
+)
+
+const (
+	// farewell bounds how long the broker may take to say goodbye.
+	farewell = 5 * time.Second
+	// windowBytes bounds what is read ahead and what waits to be written. Commands
+	// take their time: they are not kept waiting by less than gather's default.
+	windowBytes = 16 << 20
+	// maxKills is how often a task is run whose command somebody else kills, with
+	// growing delays between: some five seconds in all. A user waits for the end.
+	maxKills = 6
+	// maxFailures is the highest exit status that counts failed tasks.
+	maxFailures = 101
+)
+
+// mapping is one run of map. Its conductor owns what happens when; the rest are
+// goroutines that it waits for.
+type mapping struct {
+	mapOptions
+	in     *inputs
+	screen *screen
+	broker millrace.Broker
+	worker *worker.Worker // nil when the workers are elsewhere
+	client *gather.Client
+
+	counting          sync.WaitGroup
+	total             atomic.Int64 // inputs there will be; -1: not known
+	succeeded, failed atomic.Int64 // results that were shown
+	showing           atomic.Bool  // a result is being shown
+	halted            chan struct{}
+}
+
+// runMap does the job, and returns a status when tasks failed.
+func runMap(ctx context.Context, o mapOptions) error {
+	m := &mapping{mapOptions: o, in: o.newInputs(), screen: newScreen(), halted: make(chan struct{}, 1)}
+	m.total.Store(-1)
+	signals := catchSignals()
+	defer signals.release()
+	if err := m.open(ctx); err != nil {
+		return err
+	}
+	if m.bar || m.screen.errIsTTY {
+		m.startBar()
+	}
+	why := m.conduct(ctx, signals)
+	m.in.end()
+	m.counting.Wait()
+	m.screen.close()
+	err := errors.Join(m.close(), m.in.err())
+	return m.verdict(why, err)
+}
+
+// open gets everything ready, and changes nothing before all that can be checked was.
+func (m *mapping) open(ctx context.Context) (err error) {
+	var handler worker.Handler
+	if len(m.command) > 0 {
+		command, err := m.newCommand()
+		if err != nil {
+			return err
+		}
+		if err := command.Check(); err != nil {
+			return err
+		}
+		handler = command
+	}
+	url := m.mapOptions.broker
+	if url == "" {
+		url = "mem:"
+	}
+	if m.broker, err = millrace.Open(ctx, url); err != nil {
+		return err
+	}
+	own := m.queue == ""
+	if own {
+		// What an earlier job left behind in the broker must not run with this command.
+		m.queue = "map." + strings.ToLower(rand.Text()[:16])
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.broker.Close())
+		}
+	}()
+	cfg := gather.Config{Timeout: m.timeout, Retries: m.retries, WindowBytes: windowBytes}
+	if m.retries == 0 {
+		cfg.Retries = -1 // gather's word for never
+	}
+	if handler != nil {
+		if m.worker, err = worker.New(m.broker, m.queue, handler, m.workerConfig()); err != nil {
+			return err
+		}
+		if m.retries < 0 {
+			cfg.Retries = -1
+		}
+		if !own {
+			m.noteLeftovers(ctx)
+		}
+	}
+	m.client, err = gather.New(ctx, m.broker, m.queue, cfg)
+	return err
+}
+
+func (m *mapping) workerConfig() worker.Config {
+	return worker.Config{
+		Replicas: m.jobs, Timeout: m.timeout, Lease: m.ttl, MaxDeliveries: maxKills,
+		OnEvent: func(e worker.Event) {
+			switch e.Kind {
+			case worker.BrokerRefuses:
+				m.say("the broker takes no results, which are held until it does: %v", e.Err)
+			case worker.BrokerAccepts:
+				m.say("the broker takes results again")
+			case worker.ReplicaAbandoned:
+				m.say("%v, replica %d: %v", e.Kind, e.Replica, e.Err)
+			}
+		},
+	}
+}
+
+// noteLeftovers says that a named queue holds tasks of earlier jobs, which run too.
+func (m *mapping) noteLeftovers(ctx context.Context) {
+	depth, err := m.broker.Depth(ctx, m.queue, millrace.WorkChannel)
+	if n := depth.Ready + depth.InFlight + depth.Deferred; err == nil && n > 0 {
+		fmt.Fprintf(os.Stderr, "millrace: queue %s holds %d tasks of earlier jobs: they run too, and their results are not shown\n", m.queue, n)
+	}
+}
+
+// close takes leave of the broker. Nothing else runs any more.
+func (m *mapping) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	err := m.client.Close(ctx)
+	if strings.HasPrefix(m.queue, "map.") && m.worker != nil {
+		// The queue was this job's alone. Its dead letters are kept.
+		for _, topic := range []string{m.queue, m.queue + millrace.ControlSuffix} {
+			err = errors.Join(err, m.broker.Delete(ctx, topic, ""))
+		}
+	}
+	return errors.Join(err, m.broker.Close())
+}
+
+// verdict says why the job ended, unless all went well, and how map exits.
+func (m *mapping) verdict(why, err error) error {
+	done := m.succeeded.Load() + m.failed.Load()
+	account := fmt.Sprintf("%d done, %d of them failed, %d not finished", done, m.failed.Load(), m.client.Stats().Submitted-done)
+	switch {
+	case errors.Is(why, errStdoutClosed):
+		return status(exitOther) // as is usual, without a word
+	case errors.Is(why, errInterrupted):
+		m.say("interrupted: %s", account)
+		return status(exitOther)
+	case errors.Is(why, errHalted):
+		m.say("ended by --halt %s: %s", m.haltText, account)
+		why = nil
+	}
+	switch {
+	case why != nil:
+		return fmt.Errorf("%w (%s)", why, account)
+	case err != nil:
+		return err
+	case m.failed.Load() > 0:
+		return status(min(m.failed.Load(), maxFailures))
+	}
+	return nil
+}
+
+// say writes one line to standard error.
+func (m *mapping) say(format string, args ...any) {
+	line := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", " ")
+	m.screen.message([]byte("millrace: " + line + "\n"))
+}
+
+// newScreen is that of this process.
+func newScreen() *screen {
+	return &screen{
+		out: os.Stdout, err: os.Stderr,
+		outIsTTY: term.IsTerminal(syscall.Stdout), errIsTTY: term.IsTerminal(syscall.Stderr),
+	}
+}
+
+// startBar shows the progress bar, and begins to count the inputs if that is possible.
+func (m *mapping) startBar() {
+	m.counting.Go(func() {
+		if total, known := m.in.count(); known {
+			m.total.Store(total)
+		}
+	})
+	pace := newPace(time.Now())
+	m.screen.start(func() string {
+		t := tally{total: m.total.Load(), read: m.client.Stats().Submitted, failed: m.failed.Load()}
+		t.done = m.succeeded.Load() + t.failed
+		if m.worker != nil {
+			s := m.worker.Status()
+			t.busy, t.workers = s.Busy, len(s.Replicas)
+		}
+		width, _, err := term.GetSize(syscall.Stderr)
+		if err != nil || width <= 0 {
+			width = 80
+		}
+		// The last column is left free: some terminals go to the next line after it.
+		return statusLine(t, pace, time.Now(), width-1)
+	})
+}
