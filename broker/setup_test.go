@@ -168,3 +168,36 @@ func wantDeliveries(t testing.TB, got []millrace.Delivery, want string) {
 		t.Errorf("got %s, want %s", describe(got), want)
 	}
 }
+
+func asLeaseError(err error, lost **millrace.LeaseError) bool { return errors.As(err, lost) }
+
+// copyTree copies a directory with its files as they are now, synced or not: which is
+// what the death of a process leaves.
+func copyTree(t interface{ Fatal(...any) }, from, to *vfs.Mem, name string) {
+	must := func(err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	names, err := from.List(name)
+	if err == nil {
+		must(to.MkdirAll(name))
+		for _, base := range names {
+			copyTree(t, from, to, name+"/"+base)
+		}
+		return
+	}
+	old, err := from.Open(name)
+	must(err)
+	defer old.Close()
+	size, err := old.Size()
+	must(err)
+	content := make([]byte, size)
+	_, err = old.ReadAt(content, 0)
+	must(err)
+	file, err := to.Create(name)
+	must(err)
+	_, err = file.WriteAt(content, 0)
+	must(err)
+	must(file.Close())
+}
