@@ -58,6 +58,13 @@ func TestLateEmissionsLeaveTheHandAsItWas(t *testing.T) {
 	if err := Emit(ctx, 1, sink); !errors.Is(err, supervise.ErrFenced) || h.word.Load() != ended {
 		t.Errorf("Emit returned %v, the word is %b", err, h.word.Load())
 	}
+	h.word.Add(emission) // one is on its way out when the next message comes
+	h.begin()
+	h.leave()
+	if w := h.word.Load(); w != 0 {
+		t.Errorf("the word is %b", w)
+	}
+	h.word.Store(ended)
 	stop := make(chan struct{})
 	var late sync.WaitGroup
 	for range 2 {

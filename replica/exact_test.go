@@ -322,3 +322,43 @@ func TestAnEmissionThatTheHandlerLeftBehindDecidesTheEnd(t *testing.T) {
 		})
 	}
 }
+
+// An emission that is under way when its replica is abandoned decides the end
+// when it ends, though the handler may never return.
+func TestAnAbandonedEmissionDecidesTheEnd(t *testing.T) {
+	for name, refusal := range map[string]error{"delivered": nil, "refused": errBroken} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var lost record
+				emission, handler := make(chan struct{}), make(chan struct{})
+				handle := func(ctx context.Context, msg int) error {
+					_ = replica.Emit(ctx, msg, func(context.Context, int) error { <-emission; return refusal })
+					<-handler
+					return nil
+				}
+				f := newFixture(t, handle, replica.Config[int]{
+					Replicas: 1, Lost: lost.fail, Supervise: supervise.Config{Grace: time.Second},
+				})
+				f.send(0, 1)
+				f.end(errBroken)
+				var left *supervise.AbandonedError
+				if err := <-f.serve; !errors.As(err, &left) {
+					t.Errorf("Serve returned %v", err)
+				}
+				if len(f.Abandoned()) != 1 || len(lost.msgs) != 0 {
+					t.Errorf("%d abandoned, lost %v, before the emission has ended", len(f.Abandoned()), &lost)
+				}
+				close(emission)
+				synctest.Wait()
+				if (len(lost.msgs) == 1) != (refusal != nil) {
+					t.Errorf("lost %v when the emission had ended", &lost)
+				}
+				close(handler)
+				synctest.Wait()
+				if len(lost.msgs) > 1 {
+					t.Errorf("lost %v when the handler had returned", &lost)
+				}
+			})
+		})
+	}
+}

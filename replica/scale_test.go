@@ -101,6 +101,32 @@ func TestReplicasHaveTheLowestFreeNumbers(t *testing.T) {
 	})
 }
 
+func TestTheNumberOfAReplicaThatLeftIsUsedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		handler := func(ctx context.Context, _ int) error {
+			if replica.Number(ctx) == 1 {
+				return replica.ErrRetire
+			}
+			<-release
+			return nil
+		}
+		f := newFixture(t, handler, replica.Config[int]{Replicas: 3})
+		f.send(0, 3)
+		f.want(2, 2, 0)
+		_ = f.Scale(t.Context(), 4)
+		var numbers []int
+		for _, st := range f.Replicas() {
+			numbers = append(numbers, st.Number)
+		}
+		if !slices.Equal(numbers, []int{1, 2, 3, 4}) {
+			t.Errorf("numbers %v", numbers)
+		}
+		close(release)
+		_ = f.shutdown()
+	})
+}
+
 func TestScaleWaitsForServeAndFailsAfterIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got record

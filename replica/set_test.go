@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"go.uber.org/goleak"
 
@@ -261,6 +262,22 @@ func TestShutdownStopsHandlersAtItsDeadline(t *testing.T) {
 	})
 }
 
+func TestServeIsContentWithAShutdownThatHadToHurry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		handler := func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() }
+		f := newFixture(t, handler, replica.Config[int]{Replicas: 1})
+		f.send(0, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := f.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Shutdown returned %v", err)
+		}
+		if err := <-f.serve; err != nil {
+			t.Errorf("Serve returned %v", err)
+		}
+	})
+}
+
 func TestServeEndsWhenTheQueueIsClosedAndEverythingIsHandled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got record
@@ -283,6 +300,32 @@ func TestServeEndsWhenTheQueueIsClosedAndEverythingIsHandled(t *testing.T) {
 			t.Errorf("handled %v", &got)
 		}
 	})
+}
+
+func TestAHandledMessageIsNotKeptAlive(t *testing.T) {
+	queue := mpmc.NewUnbounded[*[64]int]()
+	handled := make(chan weak.Pointer[[64]int], 1)
+	s := replica.New(queue, func(_ context.Context, msg *[64]int) error {
+		handled <- weak.Make(msg)
+		return nil
+	}, replica.Config[*[64]int]{Replicas: 1})
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(t.Context()) }()
+	_ = queue.TrySend(new([64]int))
+	msg := <-handled
+	for s.Counts().Handled == 0 || s.Busy() > 0 {
+		runtime.Gosched()
+	}
+	for range 10 {
+		runtime.GC()
+	}
+	if msg.Value() != nil {
+		t.Error("the idle replica keeps its last message alive")
+	}
+	queue.Close()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
 }
 
 // Sets are scaled, retired, poisoned, shut down and ended at any moment, and

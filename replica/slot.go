@@ -79,9 +79,7 @@ func (sl *slot[T]) run(ctx context.Context, p *supervise.Pulse) error {
 	h.lose = func(err error) { sl.lose(h, err) }
 	defer sl.set.backFrom(&h.hand)
 	p.Idle()
-	if !sl.enter(ctx, h) {
-		return nil
-	}
+	sl.enter(ctx, h)
 	ctx = context.WithValue(ctx, handKey{}, &h.hand)
 	for sl.take(ctx, h) {
 		h.begin()
@@ -101,20 +99,15 @@ func (sl *slot[T]) run(ctx context.Context, p *supervise.Pulse) error {
 	return context.Cause(ctx) // nil unless it was told to stop
 }
 
-// enter makes h what the current generation has in hand. It reports false if the
-// replica is to leave.
-func (sl *slot[T]) enter(ctx context.Context, h *holding[T]) bool {
+// enter makes h what the current generation has in hand.
+func (sl *slot[T]) enter(ctx context.Context, h *holding[T]) {
 	h.renew(ctx)
 	sl.mu.Lock()
 	defer sl.mu.Unlock()
-	if sl.leaving.Load() {
-		return false
-	}
 	if sl.held == nil {
 		close(sl.ready)
 	}
 	sl.held, sl.over = h, false
-	return true
 }
 
 func (h *holding[T]) renew(ctx context.Context) {
@@ -135,14 +128,13 @@ func (sl *slot[T]) take(ctx context.Context, h *holding[T]) bool {
 			h.msg = msg
 			return true
 		}
-		if !errors.Is(err, mpmc.ErrClosed) {
-			sl.mu.Lock()
-			h.renew(ctx)
-			sl.mu.Unlock()
-		} else if sl.set.front.count.Load() == 0 {
+		if errors.Is(err, mpmc.ErrClosed) {
 			sl.set.drain()
 			return false
 		}
+		sl.mu.Lock()
+		h.renew(ctx)
+		sl.mu.Unlock()
 	}
 	return false
 }
