@@ -34,23 +34,44 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// group runs a script that writes its process id, which is the group's, to the file
-// $1 as the first thing. It returns the id and what Handle returned.
-func group(t *testing.T, ctx context.Context, cfg Config, script string) (pgid int, out string, err error) { //nolint:revive // t first, as in every test
+var errEnough = errors.New("that was long enough")
+
+// group runs a shell script in which `ready` says that all is set up. If stop is not
+// negative, the context of the task ends that long after it, with errEnough. It returns
+// the id of the process group, what Handle returned, and how long that took from the
+// end of the context or else from the beginning.
+func group(t *testing.T, stop time.Duration, cfg Config, script string) (pgid int, out string, took time.Duration, err error) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "pid")
-	c := sh(t, cfg, `echo $$ >"$1"; `+script)
+	c := sh(t, cfg, `file=$1; ready() { echo $$ >$file.new; mv $file.new $file; }; `+script)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	from := time.Now()
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for ; ctx.Err() == nil; time.Sleep(time.Millisecond) {
+			if content, err := os.ReadFile(file); err == nil {
+				pgid, _ = strconv.Atoi(strings.TrimSpace(string(content)))
+				break
+			}
+		}
+		if stop >= 0 {
+			time.Sleep(stop)
+			from = time.Now()
+			cancel(errEnough)
+		}
+	})
 	result, err := c.Handle(ctx, &worker.Task{Payload: []byte(file)})
-	content, readErr := os.ReadFile(file)
-	if readErr != nil {
-		t.Fatalf("the command did not begin: %v (%v)", readErr, err)
+	now := time.Now()
+	watch.Wait()
+	if pgid == 0 {
+		t.Fatalf("the command did not begin: %v", err)
 	}
-	pgid, convErr := strconv.Atoi(strings.TrimSpace(string(content)))
-	if convErr != nil {
-		t.Fatal(convErr)
-	}
-	return pgid, string(result), err
+	return pgid, string(result), now.Sub(from), err
 }
+
+// never is for a group that ends by itself.
+const never = -1
 
 // nothingLeft checks that the group has no process any more, but for those that are
 // dead and wait for their parent, which is not us.
@@ -86,37 +107,27 @@ func members(pgid int) (list []string) {
 	return list
 }
 
-// stopAfter returns a context that ends after d with a cause of its own.
-func stopAfter(t *testing.T, d time.Duration) (context.Context, error) {
-	reason := errors.New("that was long enough")
-	ctx, cancel := context.WithTimeoutCause(t.Context(), d, reason)
-	t.Cleanup(cancel)
-	return ctx, reason
-}
-
 func TestWhenTheContextEndsTheWholeGroupIsKilled(t *testing.T) {
 	for name, script := range map[string]string{
-		"a willing command":                     `exec sleep 1000`,
-		"a command with children":               `sleep 1000 & sleep 1000 & wait`,
-		"grandchildren":                         `sh -c 'sleep 1000 & sleep 1000' & wait`,
-		"a pipeline":                            `sleep 1000 | cat | cat`,
-		"one that is stopped":                   `kill -STOP $$`,
-		"one that ignores SIGTERM":              `trap "" TERM; sleep 1000`,
-		"children that ignore SIGTERM":          `trap "" TERM; sleep 1000 & sleep 1000 & wait`,
-		"one that has exited, but children not": `trap "" TERM; sleep 1000 & exit 0`,
-		"one that closed its output":            `exec >&- 2>&-; sleep 1000`,
-		"one that writes all the time":          `trap "" TERM; while :; do echo; done`,
-		"one that writes errors all the time":   `yes >&2`,
+		"a willing command":                     `ready; exec sleep 1000`,
+		"a command with children":               `sleep 1000 & sleep 1000 & ready; wait`,
+		"grandchildren":                         `sh -c 'sleep 1000 & sleep 1000' & ready; wait`,
+		"a pipeline":                            `ready; sleep 1000 | cat | cat`,
+		"one that is stopped":                   `ready; kill -STOP $$`,
+		"one that ignores SIGTERM":              `trap "" TERM; ready; sleep 1000`,
+		"children that ignore SIGTERM":          `trap "" TERM; sleep 1000 & sleep 1000 & ready; wait`,
+		"one that has exited, but children not": `trap "" TERM; sleep 1000 & ready; exit 0`,
+		"one that closed its output":            `ready; exec >&- 2>&-; sleep 1000`,
+		"one that writes all the time":          `trap "" TERM; ready; while :; do echo; done`,
+		"one that writes errors all the time":   `ready; yes >&2`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx, reason := stopAfter(t, 100*time.Millisecond)
-			begun := time.Now()
-			pgid, out, err := group(t, ctx, Config{}, script)
-			if !errors.Is(err, reason) || out != "" {
+			pgid, out, took, err := group(t, 20*time.Millisecond, Config{}, script)
+			if !errors.Is(err, errEnough) || out != "" {
 				t.Errorf("%q, %v", out, err)
 			}
-			if took := time.Since(begun); took > generous {
+			if took > generous {
 				t.Errorf("took %v", took)
 			}
 			nothingLeft(t, pgid)
@@ -126,12 +137,11 @@ func TestWhenTheContextEndsTheWholeGroupIsKilled(t *testing.T) {
 
 func TestSIGTERMComesFirstAndLeavesTimeToTidyUp(t *testing.T) {
 	mark := filepath.Join(t.TempDir(), "tidied")
-	ctx, reason := stopAfter(t, 100*time.Millisecond)
 	// The children of the shell get the signal too: wait returns at once.
-	pgid, _, err := group(t, ctx, Config{Grace: generous},
-		`trap "sleep 0.1; touch `+mark+`; exit 0" TERM; sleep 1000 & wait`)
-	if !errors.Is(err, reason) {
-		t.Errorf("got %v: an attempt that was stopped is no success", err)
+	pgid, _, took, err := group(t, 50*time.Millisecond, Config{Grace: generous},
+		`trap "sleep 0.1; touch `+mark+`; exit 0" TERM; sleep 1000 & ready; wait`)
+	if !errors.Is(err, errEnough) || took >= generous {
+		t.Errorf("%v after %v: an attempt that was stopped is no success", err, took)
 	}
 	if _, err := os.Stat(mark); err != nil {
 		t.Error("it was killed before it had tidied up")
@@ -139,12 +149,21 @@ func TestSIGTERMComesFirstAndLeavesTimeToTidyUp(t *testing.T) {
 	nothingLeft(t, pgid)
 }
 
+// Something that is stopped gets SIGTERM only when it goes on.
+func TestACommandThatIsStoppedMayTidyUpToo(t *testing.T) {
+	mark := filepath.Join(t.TempDir(), "tidied")
+	pgid, _, took, _ := group(t, 100*time.Millisecond, Config{Grace: generous},
+		`trap "touch `+mark+`; exit 0" TERM; ready; kill -STOP $$; sleep 1000`)
+	if _, err := os.Stat(mark); err != nil || took >= generous {
+		t.Errorf("it was killed after %v before it had tidied up", took)
+	}
+	nothingLeft(t, pgid)
+}
+
 func TestSIGKILLComesNotBeforeTheGrace(t *testing.T) {
 	const grace = 400 * time.Millisecond
-	begun := time.Now()
-	ctx, _ := stopAfter(t, 50*time.Millisecond)
-	pgid, _, _ := group(t, ctx, Config{Grace: grace}, `trap "" TERM; sleep 1000`)
-	if took := time.Since(begun); took < 50*time.Millisecond+grace || took > grace+generous {
+	pgid, _, took, _ := group(t, 0, Config{Grace: grace}, `trap "" TERM; ready; sleep 1000`)
+	if took < grace || took > grace+generous {
 		t.Errorf("took %v", took)
 	}
 	nothingLeft(t, pgid)
@@ -152,31 +171,23 @@ func TestSIGKILLComesNotBeforeTheGrace(t *testing.T) {
 
 func TestWhatACommandLeavesBehindIsKilled(t *testing.T) {
 	t.Run("at once when it holds no output", func(t *testing.T) {
-		begun := time.Now()
-		pgid, out, err := group(t, t.Context(), Config{Grace: time.Minute}, `sleep 1000 >/dev/null 2>&1 & echo done`)
-		if out != "done\n" || err != nil {
-			t.Errorf("%q, %v", out, err)
-		}
-		if took := time.Since(begun); took > generous {
-			t.Errorf("took %v", took)
+		pgid, out, took, err := group(t, never, Config{Grace: time.Minute}, `ready; sleep 1000 >/dev/null 2>&1 & echo done`)
+		if out != "done\n" || err != nil || took > generous {
+			t.Errorf("%q, %v after %v", out, err, took)
 		}
 		nothingLeft(t, pgid)
 	})
 	t.Run("after the grace when it does, which is a failure", func(t *testing.T) {
-		begun := time.Now()
-		pgid, _, err := group(t, t.Context(), Config{}, `sleep 1000 & echo done`)
-		if !errors.Is(err, ErrLeftBehind) {
-			t.Errorf("got %v", err)
-		}
-		if took := time.Since(begun); took < testGrace || took > generous {
-			t.Errorf("took %v", took)
+		pgid, _, took, err := group(t, never, Config{}, `ready; sleep 1000 & echo done`)
+		if !errors.Is(err, ErrLeftBehind) || took < testGrace || took > generous {
+			t.Errorf("%v after %v", err, took)
 		}
 		nothingLeft(t, pgid)
 	})
 }
 
 func TestChildrenMayFinishTheOutputWithinTheGrace(t *testing.T) {
-	pgid, out, err := group(t, t.Context(), Config{Grace: generous}, `(sleep 0.2; echo late) & echo early`)
+	pgid, out, _, err := group(t, never, Config{Grace: generous}, `ready; (sleep 0.2; echo late) & echo early`)
 	if out != "early\nlate\n" || err != nil {
 		t.Errorf("%q, %v", out, err)
 	}
@@ -189,13 +200,10 @@ func TestADaemonThatHoldsTheOutputHoldsNobodyUp(t *testing.T) {
 		t.Skip("no setsid here")
 	}
 	daemon := filepath.Join(t.TempDir(), "daemon")
-	begun := time.Now()
-	_, _, err := group(t, t.Context(), Config{}, `setsid sh -c 'echo $$ >`+daemon+`; exec sleep 1000' & sleep 0.1`)
-	if !errors.Is(err, ErrLeftBehind) {
-		t.Errorf("got %v", err)
-	}
-	if took := time.Since(begun); took > generous {
-		t.Errorf("took %v", took)
+	_, _, took, err := group(t, never, Config{},
+		`ready; setsid sh -c 'echo $$ >`+daemon+`; exec sleep 1000' & until [ -s `+daemon+` ]; do sleep 0.01; done`)
+	if !errors.Is(err, ErrLeftBehind) || took > generous {
+		t.Errorf("%v after %v", err, took)
 	}
 	content, err := os.ReadFile(daemon)
 	if err != nil {
@@ -210,7 +218,7 @@ func TestADaemonThatHoldsTheOutputHoldsNobodyUp(t *testing.T) {
 // Whoever kills a command with SIGKILL, such as the kernel when memory is short, has
 // killed a replica: that is no fault of the task's.
 func TestACommandThatSomebodyElseKillsIsADeadReplica(t *testing.T) {
-	_, _, err := group(t, t.Context(), Config{}, `kill -KILL $$`)
+	_, _, _, err := group(t, never, Config{}, `ready; kill -KILL $$`)
 	var exit *ExitError
 	if !errors.As(err, &exit) || exit.Signal != syscall.SIGKILL || exit.Code != 128+9 {
 		t.Errorf("got %#v", err)
@@ -218,18 +226,17 @@ func TestACommandThatSomebodyElseKillsIsADeadReplica(t *testing.T) {
 	if !is(err, worker.Redeliver) {
 		t.Error("it would burn a retry")
 	}
-	if _, _, err := group(t, t.Context(), Config{}, `kill -TERM $$`); err == nil || is(err, worker.Redeliver) {
+	if _, _, _, err := group(t, never, Config{}, `ready; kill -TERM $$`); err == nil || is(err, worker.Redeliver) {
 		t.Errorf("SIGTERM, which is sent on purpose: %v", err)
 	}
 }
 
 func TestTooMuchOutputKillsTheCommand(t *testing.T) {
-	begun := time.Now()
-	pgid, out, err := group(t, t.Context(), Config{MaxOutput: 100_000}, `yes & yes`)
+	pgid, out, took, err := group(t, never, Config{MaxOutput: 100_000}, `ready; yes & yes`)
 	if !errors.Is(err, ErrOutputTooLarge) || !isPermanent(err) || !strings.Contains(err.Error(), "100000 bytes") || out != "" {
 		t.Errorf("%d bytes, %v", len(out), err)
 	}
-	if took := time.Since(begun); took > generous {
+	if took > generous {
 		t.Errorf("took %v", took)
 	}
 	nothingLeft(t, pgid)
