@@ -91,7 +91,7 @@ func TestEachMessageLivesOneLife(t *testing.T) {
 	for _, dir := range []string{"", t.TempDir()} {
 		b := open(t, broker.Options{Dir: dir, Sync: broker.SyncNever})
 		h := &history{start: time.Now()}
-		ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		var wg sync.WaitGroup
 		for p := range 2 {
 			wg.Go(func() {
