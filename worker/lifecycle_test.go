@@ -43,6 +43,7 @@ func TestDrainIsBoundedByItsContext(t *testing.T) {
 	var began atomic.Int64
 	inBubble(t, waiting(&began), worker.Config{Replicas: 2}, func(r *rig) {
 		r.ask("a", "b", "c")
+		synctest.Wait() // until they run
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		start := time.Now()
