@@ -244,7 +244,7 @@ func TestWhichStorageCallsAreMade(t *testing.T) {
 func checkCalls(t *testing.T, interval time.Duration, want map[string]string) {
 	var calls []string
 	disk := newDisk(t)
-	fs := vfs.Inject(disk, func(op vfs.Op) error {
+	fs := inject(disk, func(op vfs.Op) error {
 		if changes(op) || op.Kind == vfs.OpRename {
 			short := strings.NewReplacer("log/", "", "syncdir log", "syncdir", ".seg", "").Replace(op.String())
 			if i := strings.LastIndex(short, strings.Repeat("0", 15)); i >= 0 {

@@ -36,14 +36,14 @@ func crashes(t *testing.T, interval time.Duration, seed uint64) []crash {
 	disk, h := newDisk(t), newHistory()
 	var all []crash
 	n := 0
-	fs := vfs.Inject(disk, func(op vfs.Op) error {
+	fs := inject(disk, func(op vfs.Op) error {
 		if !changes(op) {
 			return nil
 		}
 		n++
 		when := fmt.Sprintf("seed %d, call %d, %v", seed, n, op)
 		all = append(all, crash{when, disk.Crash(), h.clone(), interval == seglog.SyncAlways, false})
-		for day := range uint64(6) {
+		for day := range uint64(5) {
 			bad := disk.CrashKeeping(rand.New(rand.NewPCG(seed, day)))
 			all = append(all, crash{fmt.Sprintf("%s, bad day %d", when, day), bad, h.clone(), interval == seglog.SyncAlways, false})
 		}
@@ -54,7 +54,7 @@ func crashes(t *testing.T, interval time.Duration, seed uint64) []crash {
 }
 
 func TestNoCommittedRecordIsLostByAPowerLoss(t *testing.T) {
-	for seed := range uint64(3) {
+	for seed := range uint64(2) {
 		for _, c := range crashes(t, seglog.SyncAlways, seed) {
 			c.check(t)
 		}
@@ -126,7 +126,7 @@ func TestNoCommittedRecordIsLostWhenTheProcessDies(t *testing.T) {
 			disk, h := newDisk(t), newHistory()
 			n := 0
 			var before *history // nil while it lives
-			fs := vfs.Inject(disk, func(op vfs.Op) error {
+			fs := inject(disk, func(op vfs.Op) error {
 				if n++; n < dies {
 					return nil
 				}

@@ -22,7 +22,7 @@ func TestAFailedCallTakesNothingThatWasCommitted(t *testing.T) {
 		for failing, done := 1, false; !done; failing++ {
 			disk, h := newDisk(t), newHistory()
 			n, when := 0, ""
-			fs := vfs.Inject(disk, func(op vfs.Op) error {
+			fs := inject(disk, func(op vfs.Op) error {
 				if n++; n != failing {
 					return nil
 				}
@@ -115,7 +115,7 @@ func TestWhoCameAfterAFailedWriteIsToldTheTruth(t *testing.T) {
 			var meanwhile seglog.Ticket
 			disk := newDisk(t)
 			armed := false
-			o = mustOpen(t, vfs.Inject(disk, func(op vfs.Op) error {
+			o = mustOpen(t, inject(disk, func(op vfs.Op) error {
 				if !armed || op.Kind != kind {
 					return nil
 				}
@@ -160,7 +160,7 @@ func (*errNoSpace) Unwrap() error { return syscall.ENOSPC }
 func TestABatchAcrossSegmentsFailsAsAWhole(t *testing.T) {
 	disk := newDisk(t)
 	creates := 0
-	o := mustOpen(t, vfs.Inject(disk, func(op vfs.Op) error {
+	o := mustOpen(t, inject(disk, func(op vfs.Op) error {
 		if op.Kind == vfs.OpCreate {
 			if creates++; creates == 2 {
 				return errInjected
@@ -197,7 +197,7 @@ func TestASegmentWhoseSyncFailedIsNotWrittenToAgain(t *testing.T) {
 
 func abandonAfterFailedSync(t *testing.T, interval time.Duration) {
 	armed, bad := false, ""
-	o := mustOpen(t, vfs.Inject(newDisk(t), func(op vfs.Op) error {
+	o := mustOpen(t, inject(newDisk(t), func(op vfs.Op) error {
 		if armed && op.Kind == vfs.OpSync {
 			armed, bad = false, op.Name
 			return errInjected
@@ -209,9 +209,11 @@ func abandonAfterFailedSync(t *testing.T, interval time.Duration) {
 	}), interval)
 	o.add(t, "first")
 	time.Sleep(2 * time.Second)
+	synctest.Wait()
 	armed = true
 	err := o.Commit(o.put(t, "second"))
 	time.Sleep(2 * time.Second)
+	synctest.Wait()
 	want := []string{"first"}
 	if interval == seglog.SyncAlways {
 		if !errors.Is(err, errInjected) {
@@ -239,7 +241,7 @@ func abandonAfterFailedSync(t *testing.T, interval time.Duration) {
 func TestCloseSyncsWhatTheIntervalHasNot(t *testing.T) {
 	disk := newDisk(t)
 	fail := false
-	fs := vfs.Inject(disk, func(op vfs.Op) error {
+	fs := inject(disk, func(op vfs.Op) error {
 		if fail && op.Kind == vfs.OpSync {
 			return errInjected
 		}

@@ -230,8 +230,9 @@ func (l *Log) Count(from, to uint64) int64 {
 	to = min(to, l.visible)
 	var n int64
 	for _, s := range l.segments {
-		if s.base < to && s.next > from {
-			n += s.before(min(to, s.next)) - s.before(max(from, s.base))
+		lo, hi := max(from, s.base), min(to, s.next)
+		if lo < hi {
+			n += s.before(hi) - s.before(lo)
 		}
 	}
 	return n
