@@ -43,12 +43,6 @@ func (c *Client) resendOverdue(period time.Duration) error {
 	if err != nil {
 		return err
 	}
-	if forgotten {
-		// It may have forgotten the queue itself.
-		if err := c.broker.Declare(c.ctx, c.queue, millrace.WorkChannel); err != nil {
-			return err
-		}
-	}
 	for _, j := range jobs {
 		c.count.resent.Add(j.resend(forgotten, period))
 	}

@@ -52,6 +52,17 @@ func TestTheWindowIsAMap(t *testing.T) {
 	})
 }
 
+// A block of memory serves thousands of requests. A straggler must not keep it.
+func TestAStragglersPayloadHasMemoryOfItsOwn(t *testing.T) {
+	w := newWindow(minTable)
+	block := make([]byte, arenaBlock)
+	w.put(outstanding{index: 0, payload: block[:10]})
+	w.put(outstanding{index: minTable, payload: block[10:20]})
+	if r, ok := w.take(0); !ok || cap(r.payload) >= arenaBlock {
+		t.Errorf("%v, %d bytes are kept", ok, cap(r.payload))
+	}
+}
+
 func TestTheSequencerPutsInOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		order := rapid.Permutation(make([]int, rapid.IntRange(0, 300).Draw(t, "n"))).Draw(t, "unused")
@@ -93,6 +104,8 @@ func TestPayloadsInOneBlockDoNotTouch(t *testing.T) {
 			}
 			p := memory.keep(append(memory.spare(), payload...))
 			kept, want = append(kept, p), append(want, payload)
+		}
+		for _, p := range kept {
 			_ = append(p, "what does not belong there"...)
 		}
 		for i := range kept {

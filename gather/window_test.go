@@ -54,7 +54,7 @@ func TestNoMoreThanTheWindowIsUnderWay(t *testing.T) {
 }
 
 func TestTheWindowIsBoundedInBytes(t *testing.T) {
-	for name, sizes := range map[string][2]int{"large inputs": {1000, 1}, "large results": {1, 1000}} {
+	for name, sizes := range map[string][2]int{"inputs": {1000, 1}, "large inputs": {10_000, 1}, "results": {1, 1000}} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newFaulty(t)
 			h := worker.HandlerFunc(func(context.Context, *worker.Task) ([]byte, error) { return make([]byte, sizes[1]), nil })
@@ -74,8 +74,8 @@ func TestTheWindowIsBoundedInBytes(t *testing.T) {
 				synctest.Wait()
 				most = max(most, int(taken.Load())-read)
 			}
-			if read != 3000 || most > 105 || most < 60 {
-				t.Errorf("%s: %d results, at the most %d of 1 kB were under way at the same time", name, read, most)
+			if bytes := most * max(sizes[0], sizes[1]); read != 3000 || bytes > 120_000 || bytes < 60_000 {
+				t.Errorf("%s: %d results, at the most %d bytes were under way at the same time", name, read, bytes)
 			}
 			closeAll(t, c, b, stop)
 		})
