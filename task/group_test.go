@@ -250,9 +250,40 @@ func TestTooMuchOutputKillsTheCommand(t *testing.T) {
 	}
 }
 
-func TestACommandHasNoTerminal(t *testing.T) {
+func TestACommandHasASessionOfItsOwnAndNoTerminal(t *testing.T) {
+	if got := strings.Fields(mustHandle(t, sh(t, Config{}, `echo $$; ps -o sid= -p $$`), "")); len(got) != 2 || got[0] != got[1] {
+		t.Errorf("the process and its session are %q", got)
+	}
 	if got := mustHandle(t, sh(t, Config{}, `(exec </dev/tty) 2>/dev/null || echo none`), ""); got != "none\n" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// A wake may be late: for a stage that is over, or for the command that ran before.
+func TestAWakeThatIsForNobodyChangesNothing(t *testing.T) {
+	c := newCommand(t, Config{}, "sh")
+	ready := filepath.Join(t.TempDir(), "ready")
+	p, err := c.start("/bin/sh", []string{"sh", "-c", `trap "" TERM; echo >"$0"; sleep 1000`, ready}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.release()
+	for _, err := os.Stat(ready); err != nil; _, err = os.Stat(ready) {
+		time.Sleep(time.Millisecond)
+	}
+	p.poller.wake()
+	time.AfterFunc(testGrace/2, p.poller.wake)
+	begun := time.Now()
+	p.stop(errEnough)
+	p.poller.wake()
+	if err := p.live(t.Context()); !errors.Is(err, errEnough) {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(begun); took < testGrace || took > generous {
+		t.Errorf("took %v", took)
+	}
+	if _, err := p.reap(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -40,7 +40,6 @@ type process struct {
 	exited   bool
 	deadline time.Time // of the stage; zero when it has none
 	stopped  error     // why we stopped it; nil when we did not
-	spoiled  bool      // the kit may be woken by this task when it is another's
 }
 
 type stage uint8
@@ -62,11 +61,11 @@ const (
 
 // wait returns how the command ended, once nothing of it is left but what it wrote. It returns an error when the command was stopped: the reason.
 func (p *process) wait(ctx context.Context) (syscall.WaitStatus, error) {
-	unhook := context.AfterFunc(ctx, p.poller.wake)
+	// A wake may come so late that it reaches the next command of the kit. There it
+	// does nothing: see passTime.
+	defer context.AfterFunc(ctx, p.poller.wake)()
 	err := p.live(ctx)
 	status, reapErr := p.reap()
-	// When the hook has been pulled, it may wake the poller at any time from now on.
-	p.spoiled = !unhook()
 	if err == nil {
 		err = reapErr
 	}
@@ -177,7 +176,7 @@ func (p *process) stop(reason error) {
 func (p *process) passTime() {
 	switch early := time.Until(p.deadline) > 0; {
 	case p.deadline.IsZero() || early:
-		// A wake, which undid the deadline.
+		// A wake, which undid the deadline. Whether it was for us is seen elsewhere.
 		p.poller.setDeadline(p.deadline)
 	case p.stage == lingering:
 		p.stop(ErrLeftBehind)

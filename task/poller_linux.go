@@ -77,5 +77,3 @@ func (p *poller) setDeadline(at time.Time) { _ = p.file.SetReadDeadline(at) }
 // wake makes wait return, now and until setDeadline is called. Any goroutine may call
 // it.
 func (p *poller) wake() { p.setDeadline(time.Unix(1, 0)) }
-
-func (p *poller) close() { _ = p.file.Close() }

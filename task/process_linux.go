@@ -166,10 +166,6 @@ func (p *process) release() {
 	p.close(&p.stdoutFD)
 	p.close(&p.stderrFD)
 	p.close(&p.pidfd)
-	if p.spoiled {
-		p.poller.close()
-		return
-	}
 	if !p.deadline.IsZero() {
 		p.poller.setDeadline(time.Time{})
 	}
