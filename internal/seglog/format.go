@@ -199,17 +199,24 @@ func decodeRecord(b []byte, r *Record) bool {
 	return true
 }
 
-// goodRecord is nextRecord for bytes that may be damaged, or no record at all: it
-// returns only one that passes its checksum and whose sequence number is in [from, to).
-func goodRecord(b []byte, salt uint64, offset int64, from, to uint64) []byte {
+// expected is what is known of a segment's records before they are read: its salt, and
+// that their sequence numbers are in [from, to).
+type expected struct{ salt, from, to uint64 }
+
+// goodRecord is nextRecord for bytes that may be damaged, or no record at all: it returns
+// only one that passes its checksum at this offset in the file, and is expected there.
+func (x expected) goodRecord(b []byte, offset int64) []byte {
 	rec := nextRecord(b)
-	if rec == nil || binary.LittleEndian.Uint32(rec[4:]) != recordCRC(rec, salt, offset) {
-		return nil
-	}
-	if seq := binary.LittleEndian.Uint64(rec[8:]); seq < from || seq >= to {
+	if rec == nil || binary.LittleEndian.Uint32(rec[4:]) != recordCRC(rec, x.salt, offset) || !x.hasSeq(rec) {
 		return nil
 	}
 	return rec
+}
+
+// hasSeq says whether b, if a record starts there, has a sequence number that is expected.
+func (x expected) hasSeq(b []byte) bool {
+	seq := binary.LittleEndian.Uint64(b[8:])
+	return x.from <= seq && seq < x.to
 }
 
 func uvarintLen(v uint64) int {

@@ -77,8 +77,9 @@ func (r *Reader) closeStale() {
 
 // span is a stretch of committed records that a reader may look at without the lock.
 type span struct {
-	mem []byte // in memory, from the reader's offset; nil: in the file
-	end int64  // where the committed part of the segment ends
+	mem      []byte // in memory, from the reader's offset; nil: in the file
+	end      int64  // where the committed part of the segment ends
+	expected        // in the file
 }
 
 // Read fills dst with the next records and returns how many there were, 0 when there
@@ -95,9 +96,9 @@ func (r *Reader) Read(dst []Record) (int, error) {
 		var n int
 		var err error
 		if s.mem != nil {
-			n = r.parse(dst, s.mem, false)
+			n = r.parse(dst, s.mem, nil)
 		} else {
-			n, err = r.readFile(dst, s.end)
+			n, err = r.readFile(dst, &s)
 		}
 		if n > 0 || err != nil {
 			return n, err
@@ -125,7 +126,7 @@ func (l *Log) locate(r *Reader) (span, bool) {
 		end := min(b.end(), s.committed)
 		return span{mem: b.buf[r.off-b.offset : end-b.offset], end: s.committed}, true
 	}
-	return span{end: s.committed}, true
+	return span{end: s.committed, expected: expected{s.salt, s.base, s.visible}}, true
 }
 
 // after returns the segment to read seq from, coming from the segment that was read to
@@ -153,15 +154,16 @@ func (r *Reader) enter(s *segment) {
 }
 
 // parse takes records from b, which stands at the reader's offset, until dst is full or
-// b holds no further whole and good one, and moves the reader behind them.
-func (r *Reader) parse(dst []Record, b []byte, check bool) int {
+// b holds no further whole one, and moves the reader behind them. What is not from memory
+// is checked against what is expected.
+func (r *Reader) parse(dst []Record, b []byte, x *expected) int {
 	n, at := 0, 0
 	for n < len(dst) {
 		var rec []byte
-		if check {
-			rec = goodRecord(b[at:], r.seg.salt, r.off+int64(at), r.seg.base, r.seg.limit())
-		} else {
+		if x == nil {
 			rec = nextRecord(b[at:])
+		} else {
+			rec = x.goodRecord(b[at:], r.off+int64(at))
 		}
 		if rec == nil || !decodeRecord(rec, &dst[n]) {
 			break
@@ -178,24 +180,24 @@ func (r *Reader) parse(dst []Record, b []byte, check bool) int {
 
 // readFile is Read for what is no longer in memory. It may return no record although
 // there are more: when it has skipped some, or the file is gone.
-func (r *Reader) readFile(dst []Record, end int64) (int, error) {
+func (r *Reader) readFile(dst []Record, s *span) (int, error) {
 	if err := r.open(); err != nil || r.file == nil {
 		return 0, err
 	}
 	before := r.off
-	if n := r.parse(dst, r.chunkFrom(r.off), true); r.off > before {
+	if n := r.parse(dst, r.chunkFrom(r.off), &s.expected); r.off > before {
 		return n, nil
 	}
 	for size := r.ahead; ; size *= 2 {
-		if err := r.fetch(end, size); err != nil {
+		if err := r.fetch(s.end, size); err != nil {
 			return 0, err
 		}
-		if n := r.parse(dst, r.chunk, true); r.off > before {
+		if n := r.parse(dst, r.chunk, &s.expected); r.off > before {
 			r.ahead = min(2*r.ahead, lastChunk)
 			return n, nil
 		}
 		// Either the record is longer than what was read, or it is damaged.
-		if skip, ok := resync(r.chunk, r.off, end, &r.seg.header, r.seg.base); ok {
+		if skip, ok := s.resync(r.chunk, r.off, s.end); ok {
 			r.log.damaged(Damage{segmentName(r.seg.base), r.off, skip, ErrDamaged})
 			r.off += skip
 			return 0, nil

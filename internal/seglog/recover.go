@@ -105,20 +105,22 @@ func (l *Log) load(base uint64, last bool) (*segment, error) {
 	}
 	trusted := err == nil && f.base == base && (headErr != nil || f.salt == h.salt)
 	switch {
-	case headErr == nil && !trusted:
-		return l.scan(file, h, size, last)
-	case headErr != nil && !trusted && size <= headersSize:
+	case trusted && headErr != nil:
+		l.damaged(Damage{segmentName(base), 0, headersSize, ErrDamaged})
+		return segmentOf(f), nil
+	case trusted:
+		return segmentOf(f), nil
+	case size < headersSize || size == headersSize && headErr != nil:
 		// A crash left it so before its header was synced: nothing was ever in it.
 		return nil, l.opts.FS.Remove(name)
-	case headErr != nil && !trusted:
+	case headErr != nil:
 		// Without its salt not one record can be told from noise.
 		l.next = max(l.next, base+maxSegmentRecords)
 		l.damaged(Damage{segmentName(base), 0, size, ErrDamaged})
 		return nil, nil
-	case headErr != nil:
-		l.damaged(Damage{segmentName(base), 0, headersSize, ErrDamaged})
+	default:
+		return l.scan(file, h, size, last)
 	}
-	return segmentOf(f), nil
 }
 
 // readHeader reads the first good one of the two headers and reports a bad one.
@@ -192,7 +194,7 @@ func (l *Log) scan(file vfs.File, h header, size int64, last bool) (*segment, er
 	at := int64(headersSize)
 	for {
 		at += s.takeRecords(b[at:], at)
-		skip, _ := resync(b[at:], at, size, &h, s.next)
+		skip, _ := s.ahead().resync(b[at:], at, size)
 		if at+skip >= size {
 			break
 		}
@@ -215,12 +217,15 @@ func (l *Log) scan(file vfs.File, h header, size int64, last bool) (*segment, er
 	return s, nil
 }
 
+// ahead is what may follow the records that were noted.
+func (s *segment) ahead() expected { return expected{s.salt, s.next, s.limit()} }
+
 // takeRecords notes the good records at the start of b, which stands at offset at, and
 // returns their length.
 func (s *segment) takeRecords(b []byte, at int64) (n int64) {
 	var r Record
 	for {
-		rec := goodRecord(b[n:], s.salt, at+n, s.next, s.limit())
+		rec := s.ahead().goodRecord(b[n:], at+n)
 		if rec == nil || !decodeRecord(rec, &r) {
 			return n
 		}
@@ -253,12 +258,11 @@ func (l *Log) damaged(d Damage) {
 // record is, or how far the end when there is none; and false when b would have to be
 // longer to tell.
 //
-// Only sequence numbers of the segment from a given one on are believed; so nearly no
-// checksum is computed in vain.
-func resync(b []byte, off, end int64, h *header, from uint64) (skip int64, ok bool) {
+// Only sequence numbers that are expected are believed; so nearly no checksum is computed
+// in vain.
+func (x expected) resync(b []byte, off, end int64) (skip int64, ok bool) {
 	for at := 0; at+recordFixed <= len(b); at++ {
-		seq := binary.LittleEndian.Uint64(b[at+8:])
-		if seq < from || seq >= h.limit() {
+		if !x.hasSeq(b[at:]) {
 			continue
 		}
 		here := off + int64(at)
@@ -267,7 +271,7 @@ func resync(b []byte, off, end int64, h *header, from uint64) (skip int64, ok bo
 		case n > end-here:
 		case n > int64(len(b)-at):
 			return 0, false
-		case at > 0 && goodRecord(b[at:], h.salt, here, from, h.limit()) != nil:
+		case at > 0 && x.goodRecord(b[at:], here) != nil:
 			return int64(at), true
 		}
 	}
