@@ -76,10 +76,10 @@ func (p *publisher) settle(outcomes []outcome) error {
 		}
 	}
 	p.posts.reset()
+	p.flow.settled(len(outcomes)) // before the ack, or the broker could fill what that makes free
 	if err := p.ack(outcomes); err != nil {
 		return err
 	}
-	p.flow.settled(len(outcomes))
 	p.report(outcomes)
 	return nil
 }
