@@ -156,6 +156,9 @@ func TestInterruptedOnceItFinishesWhatRuns(t *testing.T) {
 				r.await("begun.", 2)
 				_ = r.Process.Signal(sig)
 				r.stderr.await(t, onceMore)
+				if _, err := io.WriteString(r.stdin, "5\n6\n"); err != nil { // which nobody reads
+					t.Fatal(err)
+				}
 				if err := os.WriteFile(filepath.Join(r.folder, "go"), nil, 0o600); err != nil {
 					t.Fatal(err)
 				}
@@ -176,6 +179,50 @@ func TestInterruptedOnceItFinishesWhatRuns(t *testing.T) {
 				r.nothingRuns()
 			})
 		}
+	}
+}
+
+func TestInterruptedOnceItShowsEveryResultToASlowReader(t *testing.T) {
+	t.Parallel()
+	const size = 300_000 // more than a pipe holds
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	r := startInto(t, write, "map", "-j3", "--", "sh", "-c", "touch begun.$1; until [ -e go ]; do sleep 0.02; done; head -c $2 /dev/zero", "sh", "{}", strconv.Itoa(size), sep, "1", "2", "3")
+	write.Close()
+	r.await("begun.", 3)
+	_ = r.Process.Signal(os.Interrupt)
+	r.stderr.await(t, onceMore)
+	if err := os.WriteFile(filepath.Join(r.folder, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for len(processesIn(r.folder)) > 1 { // until only millrace itself is left
+		time.Sleep(5 * time.Millisecond)
+	}
+	time.Sleep(2 * quiet)
+	if n, err := io.Copy(io.Discard, read); n != 3*size || err != nil {
+		t.Errorf("%d bytes of results, want %d; %v", n, 3*size, err)
+	}
+	if code := r.exit(); code != 0 {
+		t.Errorf("exit status %d: all was done in the end", code)
+	}
+}
+
+func TestInterruptedOnceItWaitsForWorkersElsewhere(t *testing.T) {
+	t.Parallel()
+	r := startMillrace(t, "map", "doubles", "--broker", "shared:")
+	if _, err := io.WriteString(r.stdin, "1\n2\n"); err != nil {
+		t.Fatal(err)
+	}
+	r.stdout.await(t, "4\n")
+	_ = r.Process.Signal(os.Interrupt)
+	if code := r.exit(); code != exitOther {
+		t.Errorf("exit status %d", code)
+	}
+	if want := "millrace: interrupted: 2 done, 0 of them failed, 0 not finished\n"; !strings.HasSuffix(r.stderr.String(), want) {
+		t.Errorf("stderr %q", r.stderr.String())
 	}
 }
 
