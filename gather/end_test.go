@@ -92,6 +92,7 @@ func TestTheEndOfTheContextEndsTheLoopWithItsCause(t *testing.T) {
 			stop := serve(t, b, staller(nil), worker.Config{Replicas: 3})
 			c := newClient(t, b, gather.Config{Window: 105})
 			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
 			var yielded atomic.Int64
 			loop := gather.Map[string, string]
 			if ordered {
