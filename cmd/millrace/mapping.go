@@ -34,9 +34,9 @@ const (
 	// windowBytes bounds what is read ahead and what waits to be written. Commands
 	// take their time: they are not kept waiting by less than gather's default.
 	windowBytes = 16 << 20
-	// maxKills is how often a task is run whose command somebody else kills, with
-	// growing delays between: some five seconds in all. A user waits for the end.
-	maxKills = 6
+	// maxRetryDelay bounds the delay before a task is tried again: a user waits. What
+	// is killed whenever it is run fails after about a minute.
+	maxRetryDelay = 5 * time.Second
 	// maxFailures is the highest exit status that counts failed tasks.
 	maxFailures = 101
 )
@@ -129,7 +129,7 @@ func (m *mapping) open(ctx context.Context) (err error) {
 
 func (m *mapping) workerConfig() worker.Config {
 	return worker.Config{
-		Replicas: m.jobs, Timeout: m.timeout, Lease: m.ttl, MaxDeliveries: maxKills,
+		Replicas: m.jobs, Timeout: m.timeout, Lease: m.ttl, MaxRetryDelay: maxRetryDelay,
 		OnEvent: func(e worker.Event) {
 			switch e.Kind {
 			case worker.BrokerRefuses:
