@@ -92,6 +92,9 @@ func (ch *Channel) InFlight(seq uint64) bool {
 	return ok
 }
 
+// Channel returns the channel that the consumer is of.
+func (c *Consumer) Channel() *Channel { return c.channel }
+
 // Held is how many deliveries the consumer has that are not settled.
 func (c *Consumer) Held() int {
 	c.channel.mu.Lock()

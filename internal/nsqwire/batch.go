@@ -80,7 +80,7 @@ func (s *BatchScan) Count() int { return s.count }
 
 // Cut is the error for a batch whose bytes end where b does, which was not enough for
 // Scan.
-func (s *BatchScan) Cut(b []byte) error {
+func (s *BatchScan) Cut(b []byte) *Error {
 	switch {
 	case !s.begun:
 		return &Error{BadBody, "MPUB failed to read message count"}

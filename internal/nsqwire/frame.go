@@ -60,12 +60,17 @@ func MessageSize(body int) int { return frameHeader + messageHeader + body }
 //
 // The id is seq in hexadecimal. Attempts beyond 65535 are told as 65535.
 func AppendMessage(dst []byte, timestamp int64, attempts uint32, seq uint64, body []byte) []byte {
-	dst = binary.BigEndian.AppendUint32(dst, uint32(4+messageHeader+len(body))) //nolint:gosec // bounded by the limit on messages
+	return append(AppendMessageHeader(dst, timestamp, attempts, seq, len(body)), body...)
+}
+
+// AppendMessageHeader is AppendMessage without the body, which is so many bytes and has to
+// follow.
+func AppendMessageHeader(dst []byte, timestamp int64, attempts uint32, seq uint64, body int) []byte {
+	dst = binary.BigEndian.AppendUint32(dst, uint32(4+messageHeader+body)) //nolint:gosec // bounded by the limit on messages
 	dst = binary.BigEndian.AppendUint32(dst, uint32(FrameMessage))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(timestamp))              //nolint:gosec // two's complement
 	dst = binary.BigEndian.AppendUint16(dst, uint16(min(attempts, 1<<16-1))) //nolint:gosec // just bounded
-	dst = AppendID(dst, seq)
-	return append(dst, body...)
+	return AppendID(dst, seq)
 }
 
 // AppendID appends the message id that stands for seq: 16 hexadecimal digits.

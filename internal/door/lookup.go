@@ -1,0 +1,234 @@
+package door
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/millrace/millrace"
+)
+
+// lookAround is how often the registrar looks for topics and channels that came or went
+// without anybody having told it, such as ephemeral ones.
+const lookAround = time.Second
+
+// registrar keeps every nsqlookupd that the broker was given told of its topics and
+// channels, and asks them for those that the rest of the fleet has.
+type registrar struct {
+	who    identification
+	names  func() []channelName // what the broker has now, sorted
+	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
+	client *http.Client
+	log    *slog.Logger
+	wake   chan struct{} // the names, or the addresses, may have changed
+
+	mu    sync.Mutex // guards what follows
+	peers []*lookupPeer
+	known []channelName // by all peers, once they have caught up; never changed in place
+}
+
+// identification is what nsqlookupd and a broker tell each other of themselves.
+type identification struct {
+	BroadcastAddress string `json:"broadcast_address"`
+	Hostname         string `json:"hostname"`
+	HTTPPort         int    `json:"http_port"`
+	TCPPort          int    `json:"tcp_port"`
+	Version          string `json:"version"`
+}
+
+func newRegistrar(cfg Config, names func() []channelName) *registrar {
+	r := &registrar{
+		who:   cfg.identification(),
+		names: names,
+		dial:  (&net.Dialer{Timeout: time.Second}).DialContext,
+		client: &http.Client{
+			Timeout: cfg.HTTPClientRequestTimeout,
+			Transport: &http.Transport{
+				DialContext:     (&net.Dialer{Timeout: cfg.HTTPClientConnectTimeout}).DialContext,
+				IdleConnTimeout: time.Minute,
+			},
+		},
+		log:  cfg.Logger,
+		wake: make(chan struct{}, 1),
+	}
+	r.setAddresses(cfg.LookupdTCPAddresses)
+	return r
+}
+
+// setAddresses replaces the nsqlookupds. Connections to those that stay are kept.
+func (r *registrar) setAddresses(addresses []string) {
+	r.mu.Lock()
+	var peers []*lookupPeer
+	for _, addr := range addresses {
+		if slices.ContainsFunc(peers, func(p *lookupPeer) bool { return p.addr == addr }) {
+			continue
+		}
+		i := slices.IndexFunc(r.peers, func(p *lookupPeer) bool { return p.addr == addr })
+		if i >= 0 {
+			peers = append(peers, r.peers[i])
+		} else {
+			peers = append(peers, newLookupPeer(r, addr))
+		}
+	}
+	r.peers = peers
+	r.mu.Unlock()
+	r.look()
+}
+
+// addresses returns the nsqlookupds, as they were given.
+func (r *registrar) addresses() []string {
+	addresses := []string{}
+	for _, p := range r.all() {
+		addresses = append(addresses, p.addr)
+	}
+	return addresses
+}
+
+func (r *registrar) all() []*lookupPeer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.peers
+}
+
+// alone says that there is no nsqlookupd.
+func (r *registrar) alone() bool { return len(r.all()) == 0 }
+
+// look makes the registrar look at the names and addresses soon.
+func (r *registrar) look() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// serve speaks to the nsqlookupds until ctx ends, and returns its cause.
+func (r *registrar) serve(ctx context.Context) error {
+	defer r.client.CloseIdleConnections()
+	running := make(map[*lookupPeer]context.CancelFunc)
+	var ended sync.WaitGroup
+	defer ended.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tick := time.NewTicker(lookAround)
+	defer tick.Stop()
+	for {
+		peers := r.all()
+		for p, cancel := range running {
+			if !slices.Contains(peers, p) {
+				cancel()
+				delete(running, p)
+			}
+		}
+		for _, p := range peers {
+			if running[p] == nil {
+				var peerCtx context.Context
+				peerCtx, running[p] = context.WithCancel(ctx)
+				ended.Go(func() { p.serve(peerCtx) })
+			}
+		}
+		r.tellOfChange(peers)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-r.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// tellOfChange wakes up the peers if there are other names than before.
+func (r *registrar) tellOfChange(peers []*lookupPeer) {
+	if len(peers) == 0 {
+		return
+	}
+	names := r.names()
+	r.mu.Lock()
+	changed := !slices.Equal(r.known, names)
+	if changed {
+		r.known = names
+	}
+	r.mu.Unlock()
+	if changed {
+		for _, p := range peers {
+			p.look()
+		}
+	}
+}
+
+// wanted returns what every nsqlookupd should know.
+func (r *registrar) wanted() []channelName {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.known
+}
+
+// channels asks every nsqlookupd which channels the topic has elsewhere in the fleet, and
+// returns those of them that wait for messages also without a consumer. An nsqlookupd that
+// does not answer is left out.
+func (r *registrar) channels(ctx context.Context, topic string) []string {
+	peers := r.all()
+	if len(peers) == 0 {
+		return nil
+	}
+	var mu sync.Mutex // guards what follows
+	var found []string
+	answered := false
+	var asked sync.WaitGroup
+	for _, p := range peers {
+		asked.Go(func() {
+			channels, err := r.ask(ctx, p, topic)
+			if err != nil {
+				r.log.Warn("nsqlookupd cannot say which channels a new topic has", "nsqlookupd", p.addr, "topic", topic, "error", err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			answered = true
+			found = append(found, channels...)
+		})
+	}
+	asked.Wait()
+	if !answered {
+		r.log.Error("no nsqlookupd could say which channels a new topic has; those that exist elsewhere begin empty here when a consumer comes", "topic", topic)
+	}
+	slices.Sort(found)
+	return slices.DeleteFunc(slices.Compact(found), func(name string) bool {
+		return millrace.CheckName(name) != nil || millrace.Ephemeral(name)
+	})
+}
+
+// maxLookupAnswer is the most bytes that an nsqlookupd may answer with.
+const maxLookupAnswer = 5 << 20
+
+func (r *registrar) ask(ctx context.Context, p *lookupPeer, topic string) ([]string, error) {
+	addr, err := p.httpAddress(ctx)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/channels?topic="+url.QueryEscape(topic), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/vnd.nsq; version=1.0")
+	resp, err := r.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("it answered %s", resp.Status)
+	}
+	var answer struct {
+		Channels []string `json:"channels"`
+	}
+	err = json.NewDecoder(io.LimitReader(resp.Body, maxLookupAnswer)).Decode(&answer)
+	return answer.Channels, err
+}

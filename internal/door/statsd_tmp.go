@@ -1,0 +1,7 @@
+//go:build !httpdoor
+
+package door
+
+type Statsd struct{}
+
+func (s Statsd) withDefaults() Statsd { return s }
