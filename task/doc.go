@@ -29,7 +29,8 @@
 //
 // A process that makes itself the leader of another session (setsid, daemons) has
 // left the group, and is not killed. Neither are the children of a command when this
-// process is killed with SIGKILL: the kernel kills only the command itself. There is
-// no heartbeat beside the running process: only a timeout bounds a silent command.
+// process is killed with SIGKILL: the kernel kills only the command itself. The
+// heartbeat of a command is that its process exists, which is told to the worker once a
+// second: only a timeout bounds a silent one, and a worker's TTL should be some seconds.
 // Commands that live longer than a task (co-processes) are not served here.
 package task

@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/millrace/millrace/supervise"
 	"github.com/millrace/millrace/worker"
 )
 
@@ -247,6 +248,21 @@ func TestTooMuchOutputKillsTheCommand(t *testing.T) {
 	}
 	if _, err := handle(t, exactly, "100001"); !errors.Is(err, ErrOutputTooLarge) {
 		t.Errorf("one over the limit: %v", err)
+	}
+}
+
+// A worker with a TTL does not replace the replica of a silent command.
+func TestARunningProcessIsASignOfLife(t *testing.T) {
+	t.Parallel()
+	silent := newCommand(t, Config{}, "sh", "-c", "sleep 2.5; echo done")
+	runs := 0
+	err := supervise.New(func(ctx context.Context, _ *supervise.Pulse) error {
+		_, err := silent.Handle(ctx, &worker.Task{})
+		runs++
+		return err
+	}, supervise.Config{TTL: 2 * time.Second, Restart: supervise.Temporary}).Serve(t.Context())
+	if err != nil || runs != 1 {
+		t.Errorf("%v, run %d times", err, runs)
 	}
 }
 

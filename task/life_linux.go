@@ -38,7 +38,7 @@ type process struct {
 	grace    time.Duration
 	stage    stage
 	exited   bool
-	deadline time.Time // of the stage; zero when it has none
+	deadline time.Time // of the stage, or of the next beat while it runs
 	stopped  error     // why we stopped it; nil when we did not
 }
 
@@ -50,6 +50,9 @@ const (
 	terminating
 	killing
 )
+
+// beatEvery is how often the replica of a running command gives a sign of life.
+const beatEvery = time.Second
 
 // The tags under which the poller reports.
 const (
@@ -74,6 +77,7 @@ func (p *process) wait(ctx context.Context) (syscall.WaitStatus, error) {
 
 // live goes through the stages of the process until it has ended.
 func (p *process) live(ctx context.Context) error {
+	p.setDeadline(beatEvery)
 	for !p.ended() {
 		// Looked at after each change of the deadline, since that undoes a wake.
 		if ctx.Err() != nil {
@@ -81,6 +85,7 @@ func (p *process) live(ctx context.Context) error {
 		}
 		events, err := p.poller.wait()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
+			worker.Beat(ctx)
 			p.passTime()
 			continue
 		}
@@ -175,9 +180,11 @@ func (p *process) stop(reason error) {
 // passTime does what is due at the deadline of the stage.
 func (p *process) passTime() {
 	switch early := time.Until(p.deadline) > 0; {
-	case p.deadline.IsZero() || early:
+	case early:
 		// A wake, which undid the deadline. Whether it was for us is seen elsewhere.
 		p.poller.setDeadline(p.deadline)
+	case p.stage == running:
+		p.setDeadline(beatEvery)
 	case p.stage == lingering:
 		p.stop(ErrLeftBehind)
 	case p.stage == terminating || !p.exited:
@@ -198,7 +205,11 @@ func (p *process) enter(s stage) {
 	case killing:
 		p.signal(syscall.SIGKILL)
 	}
-	p.deadline = time.Now().Add(p.grace)
+	p.setDeadline(p.grace)
+}
+
+func (p *process) setDeadline(in time.Duration) {
+	p.deadline = time.Now().Add(in)
 	p.poller.setDeadline(p.deadline)
 }
 

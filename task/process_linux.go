@@ -166,9 +166,7 @@ func (p *process) release() {
 	p.close(&p.stdoutFD)
 	p.close(&p.stderrFD)
 	p.close(&p.pidfd)
-	if !p.deadline.IsZero() {
-		p.poller.setDeadline(time.Time{})
-	}
+	p.poller.setDeadline(time.Time{})
 	p.stdout.reset()
 	p.stderr.reset()
 	kits.Put(p.kit)

@@ -24,9 +24,12 @@ func crash(t *testing.T, queue ...string) (broker string) {
 // Inputs that were meant for another command must never run with this one.
 func TestWhatACrashedJobLeftDoesNotRunInTheNextOne(t *testing.T) {
 	t.Parallel()
-	r := startMillrace(t, "map", "--broker", crash(t), "--", "echo", "ran", sep, "x")
-	if code := r.exit(); code != 0 || r.stdout.String() != "ran x\n" || r.stderr.Len() > 0 {
+	r := startMillrace(t, "map", "--broker", crash(t), "-j1", "--", "sh", "-c", "touch ran.$1; echo $1", "sh", "{}", sep, "x")
+	if code := r.exit(); code != 0 || r.stdout.String() != "x\n" || r.stderr.Len() > 0 {
 		t.Errorf("exit status %d, stdout %q, stderr %q", code, r.stdout.String(), r.stderr.String())
+	}
+	if ran := r.await("ran.", 1); len(ran) > 1 {
+		t.Errorf("ran %q", ran)
 	}
 }
 
