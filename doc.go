@@ -38,5 +38,5 @@
 // when its worker was silent past its lease, so work with effects outside its result
 // must be safe to repeat. Order holds within what one publisher published to a topic
 // until a message is redelivered or deferred. Nothing here replicates data between
-// machines; use a RabbitMQ or NATS JetStream broker for that.
+// machines.
 package millrace

@@ -64,11 +64,19 @@ func Open(ctx context.Context, brokerURL string) (Broker, error) {
 	open := drivers.open[u.Scheme]
 	drivers.RUnlock()
 	if open == nil {
-		return nil, fmt.Errorf("%w %q: its scheme must be one of %s", ErrBadURL, u.Redacted(), strings.Join(Schemes(), ", "))
+		return nil, fmt.Errorf("%w %q: %s", ErrBadURL, u.Redacted(), known())
 	}
 	b, err := open(ctx, u)
 	if err != nil {
 		return nil, fmt.Errorf("open broker %s: %w", u.Redacted(), err)
 	}
 	return b, nil
+}
+
+// known says which schemes there are, or why there are none.
+func known() string {
+	if schemes := Schemes(); len(schemes) > 0 {
+		return "its scheme must be one of " + strings.Join(schemes, ", ")
+	}
+	return `this program has no driver: import _ "github.com/millrace/millrace/driver/embedded"`
 }

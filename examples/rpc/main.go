@@ -3,9 +3,11 @@
 // On the way one request fails, one takes too long, and one kills the server that takes
 // it: the broker gives that request, and whatever else the server held, to the other.
 //
-//	rpc                                      all of it in this process
-//	rpc -broker amqp://HOST -role server     a server, anywhere
-//	rpc -broker amqp://HOST -role client     a client, anywhere
+//	rpc                            all of it in this process
+//	rpc -broker URL -role server   a server, anywhere
+//	rpc -broker URL -role client   a client, anywhere
+//
+// The last two need a broker that several processes can share.
 package main
 
 import (
@@ -61,6 +63,9 @@ type response struct {
 }
 
 func run(ctx context.Context, out io.Writer, brokerURL, role string) error {
+	if role != "all" && brokerURL == "mem:" {
+		return fmt.Errorf("-role %s: mem: is a broker inside this process; give the -broker that the others use", role)
+	}
 	broker, err := millrace.Open(ctx, brokerURL)
 	if err != nil {
 		return err

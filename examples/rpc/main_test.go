@@ -48,9 +48,11 @@ func TestStory(t *testing.T) {
 	}
 }
 
-func TestBadRole(t *testing.T) {
-	if err := run(t.Context(), &bytes.Buffer{}, "mem:", "boss"); err == nil {
-		t.Error("a role that does not exist was accepted")
+func TestARoleThatCannotBe(t *testing.T) {
+	for _, role := range []string{"boss", "client", "server"} {
+		if err := run(t.Context(), &bytes.Buffer{}, "mem:", role); err == nil {
+			t.Errorf("-role %s with a broker of this process was accepted", role)
+		}
 	}
 }
 
