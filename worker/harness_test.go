@@ -115,7 +115,9 @@ func (s *tappedSubscription) Ack(ctx context.Context, ds ...millrace.Delivery) e
 	if drop {
 		return nil
 	}
-	return s.Subscription.Ack(ctx, ds...)
+	err := s.Subscription.Ack(ctx, ds...)
+	time.Sleep(time.Millisecond) // the broker delivers as soon as it can
+	return err
 }
 
 func (s *tappedSubscription) Nack(ctx context.Context, delay time.Duration, ds ...millrace.Delivery) error {
