@@ -67,6 +67,7 @@ func (c *Consumer) Receive(ctx context.Context, buf []millrace.Delivery) (int, e
 	defer func() { <-c.receiving }()
 	for {
 		if ctx.Err() != nil {
+			c.giveUp()
 			return 0, context.Cause(ctx)
 		}
 		n, err := c.take(buf)
@@ -78,12 +79,12 @@ func (c *Consumer) Receive(ctx context.Context, buf []millrace.Delivery) (int, e
 		case <-c.done:
 			return 0, c.endError()
 		case <-ctx.Done():
-			c.giveUp()
 		}
 	}
 }
 
-// giveUp leaves the waiting list, and passes on a wake-up that will not be used.
+// giveUp leaves the waiting list, and passes on a wake-up that will not be used: the
+// context may have ended before or after it came.
 func (c *Consumer) giveUp() {
 	ch := c.channel
 	ch.mu.Lock()

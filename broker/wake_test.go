@@ -145,25 +145,28 @@ func TestAConsumerThatDoesNotReceiveDoesNotTakeAnothersWakeUp(t *testing.T) {
 	})
 }
 
+// The one that was woken leaves in the same moment: somebody else gets the message.
 func TestAWakeUpThatIsNotUsedIsPassedOn(t *testing.T) {
 	for name, leave := range map[string]func(w *waiter){
 		"context": func(w *waiter) { w.stop() },
 		"close":   func(w *waiter) { _ = w.Close() },
+		"pause":   func(w *waiter) { w.SetPrefetch(0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inEveryKind(t, func(t *testing.T, b bench) {
-				var ws []*waiter
-				for range 20 {
-					ws = append(ws, b.waiter(millrace.SubscribeOptions{Prefetch: 1}))
-				}
-				// Each publish wakes the one that leaves at the same time.
-				for i, w := range ws[:19] {
-					go leave(w)
+				stays := b.waiter(millrace.SubscribeOptions{Prefetch: 10_000})
+				for i := range 300 {
+					leaves := b.waiter(millrace.SubscribeOptions{Prefetch: 1})
+					// Now it waits longest.
 					b.publish("t", fmt.Sprint(i))
-				}
-				synctest.Wait()
-				if d := b.depth("t", "c"); d.InFlight == 0 || d.Ready > 0 && ws[19].holds() == 0 {
-					t.Errorf("%+v, and the last consumer waits for nothing", d)
+					synctest.Wait()
+					b.publish("t", fmt.Sprint(i, "b"))
+					leave(leaves)
+					synctest.Wait()
+					if d := b.depth("t", "c"); d.Ready > 0 {
+						t.Fatalf("round %d: %+v, and a consumer waits for nothing; it has %d", i, d, stays.holds())
+					}
+					_ = leaves.Close()
 				}
 			})
 		})
@@ -174,6 +177,37 @@ func (w *waiter) holds() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.got)
+}
+
+func TestOneBatchWakesAsManyConsumersAsItHasMessagesFor(t *testing.T) {
+	inEveryKind(t, func(t *testing.T, b bench) {
+		var ws []*waiter
+		for range 5 {
+			ws = append(ws, b.waiter(millrace.SubscribeOptions{Prefetch: 1}))
+		}
+		b.publish("t", numbers(0, 5)...)
+		synctest.Wait()
+		for i, w := range ws {
+			if w.holds() != 1 {
+				t.Errorf("consumer %d holds %d messages", i, w.holds())
+			}
+		}
+		// The same for what is given back.
+		ds := []millrace.Delivery{}
+		for _, w := range ws[1:] {
+			ds = append(ds, w.got...)
+			if err := w.Nack(t.Context(), time.Second, w.got...); err != nil {
+				t.Error(err)
+			}
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		for i, w := range ws[1:] {
+			if w.holds() != 2 {
+				t.Errorf("consumer %d got %d messages, want it and one of %s", i+1, w.holds(), describe(ds))
+			}
+		}
+	})
 }
 
 func TestCompetingConsumersGetEachMessageOnce(t *testing.T) {
