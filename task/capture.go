@@ -59,6 +59,12 @@ type tail struct {
 	dropped int // bytes that are no longer in buf
 }
 
+// Write is add, for io.Copy.
+func (t *tail) Write(p []byte) (int, error) {
+	t.add(p)
+	return len(p), nil
+}
+
 func (t *tail) add(p []byte) {
 	t.buf = append(t.buf, p...)
 	// Moving the end to the front only when twice as much has come makes it cost

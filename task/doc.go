@@ -19,7 +19,7 @@
 // leaves behind in its group when it exits is killed too: at once when it holds
 // neither standard output nor standard error, otherwise after the same grace. A command
 // that dies by a SIGKILL that was not ours is handed to another replica, as a task
-// is whose worker died. When this process itself is killed, the kernel kills the
+// is whose worker died. When this process itself is killed, Linux kills the
 // commands it runs.
 //
 // Memory is bounded: a command whose output exceeds Config.MaxOutput is killed, and

@@ -1,3 +1,5 @@
+//go:build !portable
+
 package task
 
 import (
@@ -13,20 +15,6 @@ import (
 
 // process is a command that runs, with its process group, whose id is pid. One
 // goroutine owns it, from start to release.
-//
-//	running ─────── it exits, nobody else holds its output ─────────► ended
-//	   │  └──────── it exits, somebody does ────► lingering ────────► ended
-//	   │ stop: the context ended, too much output     │ grace is over
-//	   ▼                                              │
-//	terminating: SIGTERM to the group ◄───────────────┘ ────────────► ended
-//	   │ grace is over
-//	   ▼
-//	killing: SIGKILL to the group ─ it exits; whoever escaped the
-//	         group has another grace to close the output ───────────► ended
-//
-// At the end all that is left of the group is killed, and then the command is reaped.
-// In this order, because its process id, which is the group's, cannot be given to
-// somebody else before it is reaped: a signal never reaches a stranger.
 type process struct {
 	*kit
 	pid   int
@@ -42,18 +30,6 @@ type process struct {
 	stopped  error     // why we stopped it; nil when we did not
 }
 
-type stage uint8
-
-const (
-	running stage = iota
-	lingering
-	terminating
-	killing
-)
-
-// beatEvery is how often the replica of a running command gives a sign of life.
-const beatEvery = time.Second
-
 // The tags under which the poller reports.
 const (
 	tagExit int32 = iota
@@ -62,7 +38,8 @@ const (
 	tagStderr
 )
 
-// wait returns how the command ended, once nothing of it is left but what it wrote. It returns an error when the command was stopped: the reason.
+// wait returns how the command ended, once nothing of it is left but what it wrote. It
+// returns an error when the command was stopped: the reason.
 func (p *process) wait(ctx context.Context) (syscall.WaitStatus, error) {
 	// A wake may come so late that it reaches the next command of the kit. There it
 	// does nothing: see passTime.
