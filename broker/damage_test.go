@@ -56,6 +56,7 @@ func smallDirectory(t *testing.T, closed bool) *vfs.Mem {
 	if err := two.Nack(t.Context(), deferral, ds[2]); err != nil {
 		t.Fatal(err)
 	}
+	b.subscribe("t", "idle", millrace.SubscribeOptions{}) // nothing but a snapshot
 	b.publish("u", "x")
 	b.subscribe("u", "gone", millrace.SubscribeOptions{})
 	if err := b.DeleteChannel("u", "gone"); err != nil {
@@ -135,6 +136,7 @@ func flipped(t *testing.T, disk *vfs.Mem, file string) {
 	for _, c := range []struct{ topic, channel, may, must string }{
 		{"t", "one", "a b c d e f g", "b d e f g"},
 		{"t", "two", "d e f g", "d f g"},
+		{"t", "idle", "", ""},
 		{"u", "probe", "x y", "y"},
 	} {
 		got := drain(t, b, c.topic, c.channel)
@@ -149,6 +151,9 @@ func flipped(t *testing.T, disk *vfs.Mem, file string) {
 		}
 		missing := slices.DeleteFunc(strings.Fields(c.must), func(body string) bool { return slices.Contains(got, body) })
 		lost = max(lost, len(missing))
+		if d, err := b.Depth(c.topic, c.channel); err != nil || d != (millrace.Depth{}) {
+			t.Errorf("channel %s has %+v (%v) left, which nobody gets", c.channel, d, err)
+		}
 	}
 	if lost > 1 || lost > 0 && !strings.HasSuffix(file, ".seg") {
 		t.Errorf("%d messages are lost", lost)

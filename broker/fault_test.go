@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -110,4 +111,35 @@ func liveWith(t *testing.T, f *fault) {
 		}
 	}
 	claims.verify(t, crashed)
+}
+
+// A message that was given back and whose file cannot be read is kept back for a second,
+// not for a lease, and the others come.
+func TestAMessageThatCannotBeReadComesALittleLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := vfs.NewMem()
+		b := open(t, broker.Options{Dir: "data"}.On(disk))
+		b.publish("t", "a", "b")
+		receive(t, b.subscribe("t", "c", millrace.SubscribeOptions{}), 2)
+		closed(b, disk)
+		broken := false
+		b = open(t, broker.Options{Dir: "data"}.On(vfs.Inject(disk, func(op vfs.Op) error {
+			if broken && op.Kind == vfs.OpRead && strings.HasSuffix(op.Name, ".seg") {
+				return syscall.EIO
+			}
+			return nil
+		})))
+		c := b.subscribe("t", "c", millrace.SubscribeOptions{Prefetch: 2, Lease: time.Hour})
+		broken = true
+		var buf [2]millrace.Delivery
+		if n, err := c.Receive(t.Context(), buf[:]); n != 0 || !errors.Is(err, syscall.EIO) {
+			t.Errorf("%d, %v", n, err)
+		}
+		broken = false
+		start := time.Now()
+		wantDeliveries(t, receive(t, c, 2), "a@3 b@3")
+		if waited := time.Since(start); waited != time.Second {
+			t.Errorf("they came after %v", waited)
+		}
+	})
 }

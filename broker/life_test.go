@@ -140,6 +140,13 @@ func (l *life) consume(topic, channel string, n int, f func(c *broker.Consumer, 
 		l.must(err)
 		all = append(all, buf[:n]...)
 	}
+	l.know(func(cs claims) {
+		for _, d := range all {
+			if claim := cs.topic(topic).channels[channel]; !claim.may[string(d.Body)] {
+				l.t.Errorf("channel %s of %s delivers %s, which it should never", channel, topic, d.Body)
+			}
+		}
+	})
 	f(c, all)
 }
 

@@ -127,6 +127,28 @@ func isClosed(c chan struct{}) bool {
 	}
 }
 
+// Who has subscribed to an ephemeral channel keeps it, though others leave at the time.
+func TestAnEphemeralChannelIsNotDeletedUnderANewConsumer(t *testing.T) {
+	b := open(t, broker.Options{})
+	b.publish("t", "a")
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 500 {
+				c := b.subscribe("t", "c"+millrace.EphemeralSuffix, millrace.SubscribeOptions{})
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Microsecond)
+				_, err := c.Receive(ctx, make([]millrace.Delivery, 1))
+				cancel()
+				if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+					t.Error(err)
+				}
+				_ = c.Close()
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // Close comes at any moment of everything else, and everything ends.
 func TestCloseEndsEverythingAtAnyMoment(t *testing.T) {
 	for round := range 20 {
