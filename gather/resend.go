@@ -26,10 +26,11 @@ func (c *Client) lookForOverdue() {
 		case <-c.ctx.Done():
 			return
 		}
-		if err := c.resendOverdue(period); err != nil && c.ctx.Err() == nil {
+		err := c.resendOverdue(period)
+		if errors.Is(err, millrace.ErrClosed) {
 			c.fail(fmt.Errorf("gather: look for overdue requests: %w", err))
 			return
-		}
+		} // else it may be known the next time
 	}
 }
 

@@ -47,7 +47,7 @@ func (w *Worker) handle(ctx context.Context, it *item) error {
 	w.flow.finished()
 	err := replica.Emit(ctx, out, w.merger.Emit)
 	if err != nil {
-		w.flow.settled(1)
+		w.flow.settled(1, 0)
 	}
 	return err
 }
@@ -80,7 +80,12 @@ func (r *runner) attempt(it *item) outcome {
 	}
 	out := outcome{item: it}
 	out.value, out.reply, out.failed = r.run(ctx, it, timeout)
-	if cause := r.end(); cause != nil && out.failed != nil && out.failed.cause == nil {
+	switch cause := r.end(); {
+	case errors.Is(cause, ErrCancelled):
+		// Also a value: a client that is gone has taken its reply topic with it, and
+		// publishing would make another one that nobody ever reads.
+		return outcome{item: it, failed: &failure{err: ErrCancelled, cause: ErrCancelled}}
+	case cause != nil && out.failed != nil && out.failed.cause == nil:
 		out.failed.cause = cause
 	}
 	return out

@@ -125,3 +125,19 @@ func TestTheCauseOfACancelledTaskIsErrCancelled(t *testing.T) {
 		r.end()
 	})
 }
+
+// A client that is gone has taken its reply topic with it.
+func TestACancelledTaskIsNotAnsweredThoughItHasAValue(t *testing.T) {
+	h := worker.HandlerFunc(func(_ context.Context, t *worker.Task) ([]byte, error) {
+		time.Sleep(time.Minute) // and never looks at its context
+		return t.Payload, nil
+	})
+	inBubble(t, h, worker.Config{Replicas: 1}, func(r *rig) {
+		r.ask("a", "b")
+		synctest.Wait()
+		r.cancel("job-0")
+		r.equal("answers", r.answers(time.Hour), "[job-1 b]")
+		r.equal("cancelled", r.worker.Status().Cancelled, 1)
+		r.equal("left in the queue", r.depth(), millrace.Depth{})
+	})
+}

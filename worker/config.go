@@ -30,7 +30,8 @@ type Config struct {
 	Replicas int
 
 	// TTL is how long a handler may be silent: it has to call Beat more often than
-	// that, or is replaced and its task given back. 0 means that none is expected to.
+	// that, or is replaced and its task given back. 0 means that none is expected to,
+	// as with commands: they are alive while they run.
 	TTL time.Duration
 
 	// Lease is for how long the broker holds a task for this worker, unless extended,

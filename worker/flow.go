@@ -39,9 +39,9 @@ type flow struct {
 	ahead   int       // on top, when adaptive
 	since   time.Time // of the last revision
 	settles int       // tasks settled since then
-	count   int       // deliveries that were received since, and their bytes
-	bytes   int
-	average int // bytes of a delivery
+	count   int       // deliveries that were received since
+	bytes   int       // of them, and of results
+	average int       // bytes of a task and its result
 }
 
 // plentyAhead is how many tasks on top are so many that flow need not be exact.
@@ -116,12 +116,14 @@ func (f *flow) finished() {
 	}
 }
 
-// settled says that n tasks that were finished are not held any more.
-func (f *flow) settled(n int) {
+// settled says that n tasks that were finished are not held any more, and how many
+// bytes their results had.
+func (f *flow) settled(n, bytes int) {
 	f.leaving.Add(int64(-n))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.settles += n
+	f.bytes += bytes
 	if now := time.Now(); f.adaptive() && now.Sub(f.since) >= reviseEvery {
 		f.revise(now)
 	}

@@ -13,11 +13,11 @@ func (f *flow) run(perSecond, size int, d time.Duration) int {
 	for range d / step {
 		time.Sleep(step)
 		n := perSecond * int(step) / int(time.Second)
-		f.received(n, n*size)
+		f.received(n, n*size/2)
 		for range n {
 			f.finished()
 		}
-		f.settled(n)
+		f.settled(n, n*size/2)
 	}
 	return f.limit
 }

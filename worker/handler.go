@@ -31,12 +31,14 @@ type Task struct {
 }
 
 // Handler answers tasks: it returns the result, or an error. It is called by several
-// replicas at the same time, each with one task. The task is valid until Handle returns.
+// replicas at the same time, each with one task. The task is valid until Handle returns;
+// the result must not be changed any more from then on.
 //
 // The context ends when the task is cancelled, its timeout has passed, its lease was
 // lost or the worker stops at once; context.Cause tells which. An error is tried again
 // with a growing delay, as often as the task's retries allow, unless the error says
-// otherwise: see Permanent and RetryAfter.
+// otherwise: see Permanent, RetryAfter and Redeliver. A panic is such an error. An error
+// with a method ExitCode() int puts that into the result.
 type Handler interface {
 	Handle(ctx context.Context, t *Task) ([]byte, error)
 }

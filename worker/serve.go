@@ -128,9 +128,8 @@ func (w *Worker) finishTasks(ctx context.Context, replicas *replicaRun, group *s
 
 // Drain stops receiving, gives back what waits for a replica, and returns when what
 // is running is finished and its results are safe; then Serve returns nil. When ctx
-// ends first, the worker stops at once, as at the end of the context of Serve, and
-// Drain returns the cause of ctx. Returns ErrNotServing when Serve was not called or
-// has returned.
+// ends first, the worker stops at once, as at the end of the context of Serve. Returns
+// what Serve returns, or ErrNotServing when that was not called or has returned.
 func (w *Worker) Drain(ctx context.Context) error {
 	if err := w.isServing(); err != nil {
 		return err
@@ -142,10 +141,7 @@ func (w *Worker) Drain(ctx context.Context) error {
 	}
 	w.mu.Unlock()
 	<-w.done
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return nil
+	return w.result
 }
 
 // Scale makes the worker have n replicas, and returns when the new ones are ready or

@@ -55,7 +55,9 @@ func (w *Worker) publish() error {
 // settle returns when all of the outcomes are safe and their tasks acked, and an
 // error only when the broker is gone or the worker may wait for it no longer.
 func (p *publisher) settle(outcomes []outcome) error {
+	bytes := 0
 	for i := range outcomes {
+		bytes += len(outcomes[i].value)
 		switch o := &outcomes[i]; {
 		case o.failed == nil:
 			p.postValue(o)
@@ -76,7 +78,7 @@ func (p *publisher) settle(outcomes []outcome) error {
 		}
 	}
 	p.posts.reset()
-	p.flow.settled(len(outcomes)) // before the ack, or the broker could fill what that makes free
+	p.flow.settled(len(outcomes), bytes) // before the ack, or the broker could fill what that makes free
 	if err := p.ack(outcomes); err != nil {
 		return err
 	}

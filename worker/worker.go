@@ -56,7 +56,8 @@ type Worker struct {
 	draining context.Context // what Drain was called with; nil before
 	drain    chan struct{}   // closed by Drain
 	begun    chan struct{}   // closed when Serve takes tasks
-	done     chan struct{}   // closed when Serve has returned
+	done     chan struct{}   // closed when Serve has returned, and result is set
+	result   error
 }
 
 // New returns a worker that answers the tasks of the queue with h. Nothing runs until
@@ -119,12 +120,13 @@ func (w *Worker) Serve(ctx context.Context) error {
 
 	w.brokerCtx, w.leaveBroker = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer w.leaveBroker(nil)
-	if err := w.subscribe(ctx); err != nil {
-		return errors.Join(err, w.unsubscribe())
+	err := w.subscribe(ctx)
+	if err == nil {
+		close(w.begun)
+		err = w.serve(ctx)
 	}
-	close(w.begun)
-	err := w.serve(ctx)
-	return errors.Join(err, w.unsubscribe())
+	w.result = errors.Join(err, w.unsubscribe())
+	return w.result
 }
 
 // subscribe makes sure that the topics exist and starts to receive, the control topic
