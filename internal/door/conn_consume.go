@@ -1,7 +1,6 @@
 package door
 
 import (
-
 	"github.com/millrace/millrace"
 	"github.com/millrace/millrace/internal/nsqwire"
 )

@@ -1,0 +1,353 @@
+package door
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/millrace/millrace"
+	"github.com/millrace/millrace/broker"
+)
+
+func TestRDYIsAWindowNotACount(t *testing.T) {
+	d := serveTCP(t, Config{})
+	p, c := d.dial(), d.dial()
+	p.send(mpub("t", "1", "2", "3", "4", "5", "6"))
+	p.want("OK")
+	c.send("SUB t c\n")
+	c.want("OK")
+	c.wantNothing()
+	c.send("RDY 2\n")
+	one, two := c.message(), c.message()
+	c.wantNothing()
+	c.send("FIN ", one.id, "\n")
+	three := c.message()
+	c.wantNothing()
+	c.send("RDY 1\n", "FIN ", two.id, "\n") // now it has as many as it may
+	c.wantNothing()
+	c.send("REQ ", three.id, " 0\n")
+	c.want("2:3")
+	c.send("RDY 2\n")
+	c.want("1:4")
+	c.wantNothing()
+	c.send("RDY 0\n")
+	c.wantNothing()
+	c.send("RDY 100\n")
+	c.want("1:5", "1:6")
+}
+
+func TestAfterCLSNothingComesAndWhatIsInFlightCanBeSettled(t *testing.T) {
+	d := serveTCP(t, Config{})
+	p, c := d.dial(), d.dial()
+	p.send(mpub("t", "1", "2", "3", "4"))
+	p.want("OK")
+	c.send("SUB t c\nRDY 3\n")
+	c.want("OK")
+	one, two, three := c.message(), c.message(), c.message()
+	c.send("CLS\n")
+	c.want("CLOSE_WAIT")
+	c.send("RDY 10\n", "TOUCH ", one.id, "\nFIN ", one.id, "\nREQ ", two.id, " 0\nFIN ", three.id, "\n")
+	c.wantNothing()
+	if got := d.depth("t", "c"); got != (millrace.Depth{Ready: 2}) {
+		t.Errorf("the channel holds %+v, want 2 ready", got)
+	}
+}
+
+func TestAConnectionThatDiesGivesItsMessagesBackAtOnce(t *testing.T) {
+	d := serveTCP(t, Config{})
+	p, dies, lives := d.dial(), d.dial(), d.dial()
+	dies.send("SUB t c\nRDY 10\n")
+	dies.want("OK")
+	p.send(mpub("t", "1", "2"))
+	p.want("OK")
+	dies.want("1:1", "1:2")
+	lives.send("SUB t c\nRDY 10\n")
+	lives.want("OK")
+	_ = dies.Close()
+	lives.want("2:1", "2:2")
+}
+
+func TestAFatalErrorGivesMessagesBackBeforeTheClientHasGone(t *testing.T) {
+	d := serveTCP(t, Config{})
+	p, bad, good := d.dial(), d.dial(), d.dial()
+	bad.send("SUB t c\nRDY 10\n")
+	bad.want("OK")
+	p.send(pub("t", "1"))
+	p.want("OK")
+	bad.want("1:1")
+	good.send("SUB t c\nRDY 10\n")
+	good.want("OK")
+	bad.send("RDY x\n")
+	good.want("2:1")
+	bad.want("!E_INVALID RDY could not parse count x")
+}
+
+func TestAMessageIsSettledByWhoHoldsItAlone(t *testing.T) {
+	d := serveTCP(t, Config{})
+	p, mine, other := d.dial(), d.dial(), d.dial()
+	for _, c := range []*client{mine, other} {
+		c.send("SUB t c\n")
+		c.want("OK")
+	}
+	p.send(pub("t", "1"))
+	p.want("OK")
+	mine.send("RDY 1\n")
+	id := mine.message().id
+	other.send("FIN ", id, "\nFIN ", id, "\nREQ ", id, " 0\nTOUCH ", id, "\n")
+	other.want(
+		"!E_FIN_FAILED FIN "+id+" failed client does not own message",
+		"!E_FIN_FAILED FIN "+id+" failed client does not own message",
+		"!E_REQ_FAILED REQ "+id+" failed client does not own message",
+		"!E_TOUCH_FAILED TOUCH "+id+" failed client does not own message",
+	)
+	mine.send("FIN ", id, "\nFIN ", id, "\n")
+	mine.want("!E_FIN_FAILED FIN " + id + " failed ID not in flight")
+}
+
+// FINs that are settled together are still each for itself, and in the order of all else.
+func TestARunOfFINsAndREQsIsSettledEachForItself(t *testing.T) {
+	d := serveTCP(t, Config{})
+	p, c := d.dial(), d.dial()
+	var bodies []string
+	for i := range 1500 {
+		bodies = append(bodies, fmt.Sprint(i))
+	}
+	p.send(mpub("t", bodies...))
+	p.want("OK")
+	c.send("SUB t c\nRDY 1500\n")
+	c.want("OK")
+	const none = "0000000000ffffff"
+	var commands strings.Builder
+	var want []string
+	for i := range bodies {
+		m := c.message()
+		switch {
+		case i%100 == 7:
+			commands.WriteString("FIN " + none + "\n")
+			want = append(want, "!E_FIN_FAILED FIN "+none+" failed ID not in flight")
+			fallthrough
+		case i%3 > 0:
+			commands.WriteString("FIN " + m.id + "\n")
+		default:
+			commands.WriteString("REQ " + m.id + " 60000\n")
+		}
+		if i%400 == 9 {
+			commands.WriteString("FIN " + m.id + "\n")
+			want = append(want, "!E_FIN_FAILED FIN "+m.id+" failed ID not in flight")
+		}
+	}
+	c.send(commands.String(), "CLS\n")
+	c.want(want...)
+	c.want("CLOSE_WAIT")
+	if got := d.depth("t", "c"); got.InFlight != 0 || got.Ready != 0 || got.Deferred == 0 {
+		t.Errorf("the channel holds %+v, want deferred ones alone", got)
+	}
+	if s := d.onlyClient(func(s clientStats) bool { return s.channel.topic != "" }); s.FinishCount+s.RequeueCount != 1500 {
+		t.Errorf("finished %d and requeued %d, want 1500 in all", s.FinishCount, s.RequeueCount)
+	}
+}
+
+// onlyClient returns the one client that there should be.
+func (d *tcpDoor) onlyClient(which func(clientStats) bool) clientStats {
+	d.t.Helper()
+	var found []clientStats
+	d.eachClient(func(s clientStats) {
+		if which(s) {
+			found = append(found, s)
+		}
+	})
+	if len(found) != 1 {
+		d.t.Fatalf("%d clients, want one: %+v", len(found), found)
+	}
+	return found[0]
+}
+
+func TestMessagesOfAllSizesArriveWhole(t *testing.T) {
+	d := serveTCP(t, Config{})
+	p, c := d.dial(), d.dial()
+	c.send("SUB t c\nRDY 2500\n")
+	c.want("OK")
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same each time
+	var sent []string
+	for _, size := range []int{1, 2, 100, 65_000, 65_501, 65_502, 65_503, 65_536, 100_000, 1 << 20, 5, 70_000, 1} {
+		body := make([]byte, size)
+		for i := range body {
+			body[i] = byte(random.Uint32())
+		}
+		sent = append(sent, string(body))
+	}
+	for _, body := range sent {
+		p.send(pub("t", body))
+		p.want("OK")
+	}
+	p.send(mpub("t", sent...))
+	p.want("OK")
+	for i := range 2 * len(sent) {
+		if m := c.message(); m.body != sent[i%len(sent)] {
+			t.Fatalf("message %d has %d bytes and differs from the one with %d that was sent", i, len(m.body), len(sent[i%len(sent)]))
+		}
+	}
+}
+
+func TestPipelinedPublishesAreAnsweredEach(t *testing.T) {
+	d := serveTCP(t, Config{})
+	p, c := d.dial(), d.dial()
+	c.send("SUB t c\nRDY 2500\n")
+	c.want("OK")
+	c.send("NOP\n")
+	go func() {
+		var all strings.Builder
+		for i := range 2000 {
+			all.WriteString(pub("t", fmt.Sprint(i)))
+			if i%7 == 0 {
+				all.WriteString(pub("other", "x") + "DPUB t 60000\n" + sized("later"))
+			}
+		}
+		_, _ = p.Write([]byte(all.String()))
+	}()
+	for range 2000 + 2*286 {
+		p.want("OK")
+	}
+	for i := range 2000 {
+		c.want("1:" + fmt.Sprint(i))
+	}
+	if got := d.depth("t", "c"); got != (millrace.Depth{InFlight: 2000, Deferred: 286}) {
+		t.Errorf("the channel holds %+v", got)
+	}
+}
+
+func TestASampleIsKeptAndTheRestDiscarded(t *testing.T) {
+	d := serveTCP(t, Config{})
+	p, c := d.dial(), d.dial()
+	c.send(identify(`{"sample_rate":30}`), "SUB t c\nRDY 2500\n")
+	c.want("OK", "OK")
+	const all = 2000
+	for range 10 {
+		p.send(mpub("t", make200()...))
+		p.want("OK")
+	}
+	got := 0
+	eventually(t, "all were sent or discarded", func() bool { return d.depth("t", "c").Ready == 0 })
+	for d.depth("t", "c").InFlight > int64(got) {
+		c.message()
+		got++
+	}
+	if got < all/5 || got > all/2 {
+		t.Errorf("%d of %d messages came, want about 31 %%", got, all)
+	}
+}
+
+func make200() []string {
+	bodies := make([]string, 200)
+	for i := range bodies {
+		bodies[i] = "x"
+	}
+	return bodies
+}
+
+func TestEphemeralChannelsAndTopicsGoWithTheirLastClient(t *testing.T) {
+	d := serveTCP(t, Config{})
+	one, two := d.dial(), d.dial()
+	for _, c := range []*client{one, two} {
+		c.send("SUB e#ephemeral c#ephemeral\n")
+		c.want("OK")
+	}
+	_ = one.Close()
+	eventually(t, "one client is left", func() bool { return d.clientsOf("e#ephemeral", "c#ephemeral") == 1 })
+	if topic := d.broker.Lookup("e#ephemeral"); topic == nil || topic.Lookup("c#ephemeral") == nil {
+		t.Error("the channel went with its first client")
+	}
+	_ = two.Close()
+	eventually(t, "the topic is gone", func() bool { return d.broker.Lookup("e#ephemeral") == nil })
+}
+
+func (d *tcpDoor) clientsOf(topic, channel string) int {
+	n := 0
+	d.eachClient(func(s clientStats) {
+		if s.channel == (channelName{topic, channel}) {
+			n++
+		}
+	})
+	return n
+}
+
+func TestDeletingAChannelClosesItsClients(t *testing.T) {
+	d := serveTCP(t, Config{})
+	c, other := d.dial(), d.dial()
+	c.send("SUB t c\nRDY 1\n")
+	c.want("OK")
+	other.send("SUB t other\n")
+	other.want("OK")
+	if err := d.broker.DeleteChannel("t", "c"); err != nil {
+		t.Fatal(err)
+	}
+	c.wantEnd()
+	other.wantNothing()
+	if err := d.broker.DeleteTopic("t"); err != nil {
+		t.Fatal(err)
+	}
+	other.wantEnd()
+}
+
+func TestATopicThatWasDeletedIsMadeAgainByTheNextPublish(t *testing.T) {
+	d := serveTCP(t, Config{})
+	p := d.dial()
+	for _, command := range []string{pub("t", "x"), mpub("t", "x"), "DPUB t 0\n" + sized("x")} {
+		p.send(command)
+		p.want("OK")
+		if err := d.broker.DeleteTopic("t"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.send(pub("t", "y"))
+	p.want("OK")
+	c := d.dial()
+	c.send("SUB t c\nRDY 5\n")
+	c.want("OK", "1:y")
+}
+
+func TestAPublishThatFailsSaysSoAndEndsTheConnection(t *testing.T) {
+	b, err := broker.Open(broker.Options{Logger: quiet(), MaxMemory: 100_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = b.Close() }()
+	d := serveTCPOf(t, b, Config{})
+	large := strings.Repeat("x", 200_000)
+	for command, want := range map[string]string{
+		pub("t", large):                 "!E_PUB_FAILED PUB failed publish to topic t: ",
+		mpub("t", large):                "!E_MPUB_FAILED MPUB failed publish to topic t: ",
+		"DPUB t 5\n" + sized(large):     "!E_DPUB_FAILED DPUB failed publish to topic t: ",
+		pub("t", "x") + pub("t", large): "",
+	} {
+		p := d.dial()
+		p.send(command)
+		got := p.frame()
+		if want == "" && got == "OK" {
+			got = p.frame()
+		}
+		if !strings.HasPrefix(got, want) || !strings.Contains(got, millrace.ErrNoSpace.Error()) {
+			t.Errorf("got %q, want %q and that there is no space", got, want)
+		}
+		p.wantEnd()
+	}
+}
+
+func TestTheClientsOfAChannelCanBeLimited(t *testing.T) {
+	d := serveTCP(t, Config{MaxChannelConsumers: 1})
+	one, two, other := d.dial(), d.dial(), d.dial()
+	one.send("SUB t c\n")
+	one.want("OK")
+	two.send("SUB t c\n")
+	two.want("!E_SUB_FAILED SUB failed consumers for t:c exceeds limit of 1")
+	two.wantEnd()
+	other.send("SUB t d\n")
+	other.want("OK")
+	_ = one.Close()
+	eventually(t, "the place is free", func() bool {
+		c := d.dial()
+		c.send("SUB t c\n")
+		return c.frame() == "OK"
+	})
+}
