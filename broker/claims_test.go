@@ -69,15 +69,15 @@ func (cs claims) topic(name string) *topicClaim {
 }
 
 // receivers are those that get what is published now.
-func (t *topicClaim) receivers() []*channelClaim {
+func (tc *topicClaim) receivers() []*channelClaim {
 	var all []*channelClaim
-	for _, c := range t.channels {
+	for _, c := range tc.channels {
 		if c.presence != absent {
 			all = append(all, c)
 		}
 	}
 	if len(all) == 0 {
-		all = append(all, &t.waiting)
+		all = append(all, &tc.waiting)
 	}
 	return all
 }

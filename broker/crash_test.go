@@ -43,8 +43,10 @@ func TestPowerLossAtAnyMomentKeepsWhatWasPromised(t *testing.T) {
 			if changes(op.Kind) {
 				l.know(func(cs claims) {
 					r := rand.New(rand.NewPCG(1, uint64(len(crashes))))
-					crashes = append(crashes, crash{op.String(), time.Now(), cs.clone(),
-						[]*vfs.Mem{disk.Crash(), disk.CrashKeeping(r), disk.CrashKeeping(r)}})
+					crashes = append(crashes, crash{
+						op.String(), time.Now(), cs.clone(),
+						[]*vfs.Mem{disk.Crash(), disk.CrashKeeping(r), disk.CrashKeeping(r)},
+					})
 				})
 			}
 			return nil

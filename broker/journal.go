@@ -56,7 +56,8 @@ func (j *journal) write(ch *Channel) error {
 	if j.kept() && (j.stale || j.size > j.compact) {
 		return j.rewrite(ch)
 	}
-	b := append(j.scratch[:0], make([]byte, frameSize)...)
+	j.scratch = append(j.scratch[:0], make([]byte, frameSize)...) // its place
+	b := j.scratch
 	ch.mu.Lock()
 	ch.dirty = false
 	b = ch.ledger.AppendJournal(b) // also for nobody: the ledger gathers it until then
