@@ -244,7 +244,8 @@ func TestAPanicInTheLoopLeavesNothingBehind(t *testing.T) {
 		var yielded atomic.Int64
 		func() {
 			defer func() { _ = recover() }()
-			for range gather.Map[string](t.Context(), c, endless(&yielded)) {
+			for _, err := range gather.Map[string](t.Context(), c, endless(&yielded)) {
+				must(t, err)
 				panic("boom")
 			}
 		}()

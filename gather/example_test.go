@@ -15,8 +15,7 @@ import (
 // Numbers are scattered over the replicas of a worker, which could as well be in other
 // processes, and their squares gathered in order.
 func ExampleMapOrdered() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx := context.Background()
 	broker, err := millrace.Open(ctx, "mem:")
 	if err != nil {
 		fmt.Println(err)
@@ -54,20 +53,18 @@ func ExampleMapOrdered() {
 			fmt.Printf("%s: %d\n", r.Input, r.Value)
 		}
 	}
-	client.Close(ctx)
-	cancel()
-	<-served
+	fmt.Println(client.Close(ctx), w.Drain(ctx), <-served)
 	// Output:
 	// 1: 1
 	// 2: 4
 	// 3: I don't like 3
 	// 4: 16
+	// <nil> <nil> <nil>
 }
 
 // Requests can also be sent one by one, and waited for later.
 func ExampleSubmit() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx := context.Background()
 	broker, err := millrace.Open(ctx, "mem:")
 	if err != nil {
 		fmt.Println(err)
@@ -97,10 +94,9 @@ func ExampleSubmit() {
 
 	fmt.Println(first.Wait(ctx))
 	fmt.Println(second.Wait(ctx))
-	client.Close(ctx)
-	cancel()
-	<-served
+	fmt.Println(client.Close(ctx), w.Drain(ctx), <-served)
 	// Output:
 	// 42 <nil>
 	// 0 gather: cancelled
+	// <nil> <nil> <nil>
 }

@@ -198,8 +198,12 @@ func (e exitError) ExitCode() int { return int(e) }
 
 func TestTheKindsAreThoseOfTheWorker(t *testing.T) {
 	for _, pair := range [][2]string{
-		{gather.KindFailed, worker.KindFailed}, {gather.KindTimeout, worker.KindTimeout}, {gather.KindPanic, worker.KindPanic},
-		{gather.KindKilled, worker.KindKilled}, {gather.KindTooLarge, worker.KindTooLarge}, {gather.KindForeign, worker.KindForeign},
+		{gather.KindFailed, worker.KindFailed},
+		{gather.KindTimeout, worker.KindTimeout},
+		{gather.KindPanic, worker.KindPanic},
+		{gather.KindKilled, worker.KindKilled},
+		{gather.KindTooLarge, worker.KindTooLarge},
+		{gather.KindForeign, worker.KindForeign},
 	} {
 		if pair[0] != pair[1] {
 			t.Errorf("%q is %q in package worker", pair[0], pair[1])

@@ -21,7 +21,6 @@ type answer struct {
 	headers millrace.Headers // of the result
 	body    []byte
 	failure *TaskError // set when there is no result, because it arose here
-	call    *call
 }
 
 // size is what the answer counts against the window while it is not read.

@@ -140,7 +140,7 @@ func (s *scenario) check(ctx context.Context, c *gather.Client) error {
 		case s.ordered && r.Index != last+1:
 			return fmt.Errorf("result %d after result %d", i, last)
 		case (failed != nil) != s.bad[i]:
-			return fmt.Errorf("input %d: %v", i, err)
+			return fmt.Errorf("input %d: %w", i, err)
 		case failed == nil && r.Value != fmt.Sprint(i*i):
 			return fmt.Errorf("input %d: %q", i, r.Value)
 		default:

@@ -19,7 +19,7 @@ func TestTheWindowIsAMap(t *testing.T) {
 					payload := fmt.Sprint("payload ", next)
 					w.put(outstanding{index: next, payload: []byte(payload)})
 					model[next] = payload
-					next += int64(1 + next%3/2) // with holes, as refused inputs leave them
+					next += 1 + next%3/2 // with holes, as refused inputs leave them
 				}
 			},
 			"take": func(t *rapid.T) {

@@ -2,6 +2,7 @@ package gather_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -159,7 +160,7 @@ func TestCallsWaitForRoomToo(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if _, err := gather.Submit[string](ctx, c, "b"); err != context.DeadlineExceeded {
+		if _, err := gather.Submit[string](ctx, c, "b"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
 		pending[1].Cancel()
@@ -322,7 +323,7 @@ func TestHalfOfTheCallsAreCancelled(t *testing.T) {
 		for i, p := range pending {
 			out, err := p.Wait(t.Context())
 			switch {
-			case i%2 == 0 && err != gather.ErrCancelled:
+			case i%2 == 0 && !errors.Is(err, gather.ErrCancelled):
 				t.Errorf("call %d: %v", i, err)
 			case i%2 == 1 && (err != nil || out != fmt.Sprint(i)):
 				t.Errorf("call %d: %q, %v", i, out, err)
@@ -354,12 +355,12 @@ func TestACallEndsWithItsContextAndIsCancelled(t *testing.T) {
 		c := newClient(t, b, gather.Config{})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if _, err := gather.Call[string](ctx, c, "a"); err != context.DeadlineExceeded {
+		if _, err := gather.Call[string](ctx, c, "a"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
 		p, err := gather.Submit[string](t.Context(), c, "a")
 		must(t, err)
-		if _, err := p.Wait(ctx); err != context.DeadlineExceeded {
+		if _, err := p.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
 		if ids := canceled(t, b, tap); len(ids) != 1 {

@@ -75,7 +75,7 @@ func (r *runner) attempt(it *item) outcome {
 	}
 	ctx := r.begin(it, timeout)
 	if it.leaseLost.Load() || w.cancelled.has(it.id) {
-		r.end()
+		_ = r.end()
 		return outcome{item: it, failed: &failure{err: ErrCancelled, cause: ErrCancelled}}
 	}
 	out := outcome{item: it}

@@ -21,7 +21,7 @@ func waiting(began *atomic.Int64) worker.Handler {
 		case <-time.After(time.Hour):
 			return t.Payload, nil
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w!", context.Cause(ctx))
+			return nil, context.Cause(ctx)
 		}
 	})
 }

@@ -10,28 +10,28 @@ import (
 type EventKind int
 
 const (
-	// TaskRetried: an attempt failed, and the task is tried again after Delay.
+	// TaskRetried says that an attempt failed, and the task is tried again after Delay.
 	TaskRetried EventKind = iota
-	// TaskDead: a task was answered with an error and kept as a dead letter.
+	// TaskDead says that a task was answered with an error and kept as a dead letter.
 	TaskDead
-	// TaskLost: a task's lease ended, or its replica died or was silent. It runs
+	// TaskLost says that a task's lease ended, or its replica died or was silent. It runs
 	// again, here or elsewhere; nothing of this attempt counts.
 	TaskLost
-	// TaskCancelled: nobody waits for the task any more. It is not answered.
+	// TaskCancelled says that nobody waits for the task any more. It is not answered.
 	TaskCancelled
-	// ReplicaStarted: a replica was started, for the first time or again.
+	// ReplicaStarted says that a replica was started, for the first time or again.
 	ReplicaStarted
-	// ReplicaSilent: a replica gave no sign of life for the TTL and is replaced.
+	// ReplicaSilent says that a replica gave no sign of life for the TTL and is replaced.
 	ReplicaSilent
-	// ReplicaFailed: a replica ended with an error and is replaced.
+	// ReplicaFailed says that a replica ended with an error and is replaced.
 	ReplicaFailed
-	// ReplicaAbandoned: the goroutine of a replica ignores its context. Err has its
+	// ReplicaAbandoned says that the goroutine of a replica ignores its context. Err has its
 	// stack. It no longer counts.
 	ReplicaAbandoned
-	// BrokerRefuses: the broker does not take results. They are held, no new task is
+	// BrokerRefuses says that the broker does not take results. They are held, no new task is
 	// begun, and publishing is tried again after Delay.
 	BrokerRefuses
-	// BrokerAccepts: publishing works again.
+	// BrokerAccepts says that publishing works again.
 	BrokerAccepts
 )
 

@@ -122,7 +122,9 @@ func TestABrokerThatRefusesForeverDoesNotKeepAWorkerFromStopping(t *testing.T) {
 		time.Sleep(time.Minute)
 		start := time.Now()
 		r.stop()
-		<-r.served
+		if err := <-r.served; err == nil {
+			t.Error("Serve returned no error")
+		}
 		r.equal("took", time.Since(start), 3*time.Second)
 		r.equal("given back", r.depth(), millrace.Depth{Ready: 3})
 		r.broker.Close()

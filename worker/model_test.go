@@ -87,7 +87,9 @@ func (tr *trouble) run(t *testing.T) error {
 		r.serve(tr.handler(), cfg)
 		time.Sleep(after)
 		r.stop()
-		<-r.served
+		if err := <-r.served; !errors.Is(err, context.Canceled) {
+			return fmt.Errorf("a stopped worker returned %w", err)
+		}
 	}
 	r.serve(tr.handler(), cfg)
 	answers := r.take(r.replies, 5*time.Minute)
