@@ -216,7 +216,7 @@ func TestALostAckRunsTheTaskAgain(t *testing.T) {
 		ran.Add(1)
 		return t.Payload, nil
 	})
-	inBubble(t, h, worker.Config{Replicas: 1, Prefetch: 5, Lease: 3 * time.Second}, func(r *rig) {
+	inBubble(t, h, worker.Config{Replicas: 1, Lease: 3 * time.Second}, func(r *rig) {
 		r.broker.set(func(b *tapped) { b.dropAcks = 2 })
 		r.ask("a")
 		r.equal("answers", r.answers(time.Hour), "[job-0 a job-0 a job-0 a]")
