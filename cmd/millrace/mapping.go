@@ -67,6 +67,9 @@ func runMap(ctx context.Context, o mapOptions) error {
 	if err := m.open(ctx); err != nil {
 		return err
 	}
+	if m.sources[0].file == "-" && term.IsTerminal(syscall.Stdin) {
+		m.say("the inputs are read from the terminal, a line each; Ctrl-D ends them")
+	}
 	if m.bar || m.screen.errIsTTY {
 		m.startBar()
 	}
