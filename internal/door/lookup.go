@@ -199,8 +199,7 @@ func (r *registrar) channels(ctx context.Context, topic string) []string {
 	if !answered {
 		r.log.Error("no nsqlookupd could say which channels a new topic has; those that exist elsewhere begin empty here when a consumer comes", "topic", topic)
 	}
-	slices.Sort(found)
-	return slices.DeleteFunc(slices.Compact(found), func(name string) bool {
+	return slices.DeleteFunc(found, func(name string) bool {
 		return millrace.CheckName(name) != nil || millrace.Ephemeral(name)
 	})
 }

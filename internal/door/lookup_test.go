@@ -26,8 +26,8 @@ import (
 type nsqlookupd struct {
 	mu          sync.Mutex
 	answer      func(command string) string // instead of what it would say
-	known       map[string]bool // "topic" and "topic channel"
-	said        []string        // commands, in order
+	known       map[string]bool             // "topic" and "topic channel"
+	said        []string                    // commands, in order
 	connections int
 	open        map[net.Conn]bool
 	down        bool
@@ -55,6 +55,9 @@ func (l *nsqlookupd) serve(conn net.Conn) {
 		conn.Close()
 		l.mu.Lock()
 		delete(l.open, conn)
+		if len(l.open) == 0 {
+			clear(l.known) // as nsqlookupd does
+		}
 		l.mu.Unlock()
 	}()
 	from := bufio.NewReader(conn)
@@ -329,6 +332,13 @@ func TestAnNsqlookupdThatIsDownIsAskedLessAndLessOften(t *testing.T) {
 		if got := l.names(); len(got) != 2 {
 			t.Errorf("knows %q when it is back", got)
 		}
+		// Once it has been well for a while, it is tried again at once.
+		time.Sleep(time.Minute)
+		l.set(false)
+		time.Sleep(2 * firstRetry)
+		if got := l.names(); len(got) != 2 {
+			t.Errorf("knows %q after it was well and broke", got)
+		}
 	})
 }
 
@@ -357,7 +367,9 @@ func TestAddressesChangeWhileTheBrokerRuns(t *testing.T) {
 
 func TestANewTopicHasTheChannelsOfTheFleetBeforeAnybodyGetsIt(t *testing.T) {
 	inFleet(t, func(f *fleet) {
+		var asked atomic.Int32
 		f.channels = func(r *http.Request) (string, error) {
+			asked.Add(1)
 			time.Sleep(time.Second)
 			if r.URL.Host != "lookup.example:4161" || r.URL.Path != "/channels" || r.URL.Query().Get("topic") != "orders#ephemeral" {
 				return "", fmt.Errorf("asked for %s", r.URL)
@@ -387,6 +399,9 @@ func TestANewTopicHasTheChannelsOfTheFleetBeforeAnybodyGetsIt(t *testing.T) {
 		began := time.Now()
 		if _, err := f.Topic("orders#ephemeral"); err != nil || time.Since(began) > 0 {
 			t.Errorf("a topic that is there: %v after %s", err, time.Since(began))
+		}
+		if n := asked.Load(); n != 2 {
+			t.Errorf("two nsqlookupds were asked %d times", n)
 		}
 		if _, err := f.Topic("not a name"); err == nil {
 			t.Error("a bad name was taken")
@@ -458,15 +473,34 @@ func TestAnNsqlookupdThatMakesNoSenseIsLeftAndTriedAgain(t *testing.T) {
 
 func TestAnNsqlookupdThatIsSilentIsGivenUp(t *testing.T) {
 	inFleet(t, func(f *fleet) {
+		var dials atomic.Int32
 		f.set(func(context.Context, string) (net.Conn, error) {
+			dials.Add(1)
 			ours, theirs := net.Pipe()
 			go io.Copy(io.Discard, ours)
 			return theirs, nil
 		})
 		f.registrar.setAddresses([]string{"silent:1"})
+		time.Sleep(time.Minute)
+		if n := dials.Load(); n < 4 || n > 12 {
+			t.Errorf("%d connections in a minute", n)
+		}
+	})
+}
+
+func TestNsqlookupdsThatCannotBeReachedDoNotHoldANewTopicUp(t *testing.T) {
+	inFleet(t, func(f *fleet) {
+		f.set(func(context.Context, string) (net.Conn, error) { return nil, errors.New("connection refused") })
+		f.registrar.setAddresses([]string{"down:1", "down:2"})
 		began := time.Now()
-		if _, err := f.Topic("orders"); err != nil || time.Since(began) != answerWithin {
+		if _, err := f.Topic("orders"); err != nil || time.Since(began) > 0 {
 			t.Errorf("%v after %s", err, time.Since(began))
 		}
 	})
+}
+
+func TestAnAnswerIsNotBelievedToBeHuge(t *testing.T) {
+	if _, err := readAnswer(strings.NewReader("\xff\xff\xff\xff")); err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("four gigabytes: %v", err)
+	}
 }

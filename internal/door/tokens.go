@@ -107,7 +107,7 @@ var everything = &Grant{rules: []rule{{action: Admin, topic: "*", channel: "*"}}
 // that channel of it.
 func (g *Grant) Allows(action Action, topic, channel string) bool {
 	for _, r := range g.rules {
-		if r.allows(action) && match(r.topic, topic) && (action == Read || r.covers(channel)) {
+		if r.allows(action) && match(r.topic, topic) && (action == Read || match(r.channel, channel)) {
 			return true
 		}
 	}
@@ -128,12 +128,9 @@ func (r rule) allows(action Action) bool {
 	return r.action == action || r.action == Admin || action == Read
 }
 
-// covers says whether the rule is about that channel; "" is the topic itself, so that
-// whoever is admin of one channel cannot delete the topic around it.
-func (r rule) covers(channel string) bool {
-	return r.channel == "*" || channel != "" && match(r.channel, channel)
-}
-
+// match says whether the pattern stands for the name. For "", the topic itself in place of
+// one of its channels, only * stands: whoever is admin of one channel cannot delete the
+// topic around it.
 func match(pattern, name string) bool {
 	ok, _ := path.Match(pattern, name) // the pattern was checked
 	return ok

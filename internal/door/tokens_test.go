@@ -91,18 +91,19 @@ func TestWithoutATokenFileEverythingIsAllowed(t *testing.T) {
 
 func TestABadTokenFileNamesTheLineAndNotTheToken(t *testing.T) {
 	for text, want := range map[string]string{
-		"secret":                            "line 1: want a token, a name",
-		"\n# x\nsecret name":                "line 3: want a token, a name",
-		"secret name write:x":               `line 1: "write:x": the action must be`,
-		"secret name publish":               `line 1: "publish": a topic or channel is a name`,
-		"secret name publish:":              `line 1: "publish:": a topic or channel is a name`,
-		"secret name publish:a/b":           "publish is about a topic",
-		"secret name subscribe:a/":          "a topic or channel is a name",
-		"secret name subscribe:[a]":         "a topic or channel is a name",
-		"secret name subscribe:a/b/c":       "a topic or channel is a name",
-		"sha256:secret name admin:*":        "64 hexadecimal digits",
-		"sha256:00 name admin:*":            "64 hexadecimal digits",
-		"secret a admin:*\nsecret b read:x": "line 2: the token of b is that of a",
+		"secret":                                              "line 1: want a token, a name",
+		"\n# x\nsecret name":                                  "line 3: want a token, a name",
+		"secret name write:x":                                 `line 1: "write:x": the action must be`,
+		"secret name publish":                                 `line 1: "publish": a topic or channel is a name`,
+		"secret name publish:":                                `line 1: "publish:": a topic or channel is a name`,
+		"secret name publish:a/b":                             "publish is about a topic",
+		"secret name subscribe:a/":                            "a topic or channel is a name",
+		"secret name subscribe:[a]":                           "a topic or channel is a name",
+		"secret name subscribe:a/b/c":                         "a topic or channel is a name",
+		"sha256:secret name admin:*":                          "64 hexadecimal digits",
+		"sha256:" + strings.Repeat("0", 65) + " name admin:*": "64 hexadecimal digits",
+		"sha256:00 name admin:*":                              "64 hexadecimal digits",
+		"secret a admin:*\nsecret b read:x":                   "line 2: the token of b is that of a",
 	} {
 		file := filepath.Join(t.TempDir(), "tokens")
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
