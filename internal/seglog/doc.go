@@ -5,9 +5,12 @@
 // Append puts records into memory; Commit returns when they are as safe as the
 // Committer's policy makes them: written to the file, and with SyncAlways synced.
 // Records become visible to readers when they are committed, in the order of their
-// sequence numbers, and never change. Sequence numbers only grow, may have holes, and
-// are not used twice: after a crash they go on above any that could have been given
-// out, whether or not its record survived.
+// sequence numbers, and never change. What one Append has appended becomes visible as a
+// whole, or when its Commit fails, not at all.
+//
+// Sequence numbers only grow, may have holes, and are not used twice: after a crash they
+// go on above any that a reader could have seen or a Commit returned for, whether or not
+// its record survived.
 //
 // # What it assumes of the disk
 //
@@ -31,7 +34,18 @@
 // The header stands there twice, because without its salt no record can be checked and
 // one flipped bit would cost the whole segment. Footer and trailer are written when the
 // segment is full or the log is closed; so only the segment that was open at a crash has
-// to be scanned when the log is opened again. The bytes are drawn in format.go.
+// to be scanned when the log is opened again. A log that is opened never appends to a
+// file that it found. The bytes are drawn in format.go and footer.go.
+//
+// With SyncAlways, the header is synced before any record is written, the records before
+// their footer is, and all of that before the next segment's file is made. So a power loss
+// leaves no file but the last unfinished, and damage anywhere else is the disk's doing.
+//
+// # What it does not do
+//
+// It knows nothing of channels or acks: which segments are consumed is for its owner to
+// say. It does not keep a directory from being used by two processes, nor bring back what
+// rotted, nor wait for space on a full disk: Commit says so, and the next may succeed.
 //
 // A log with no file system keeps its segments in memory alone, until they are removed.
 package seglog

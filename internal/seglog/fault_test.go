@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -141,7 +142,8 @@ func TestWhoCameAfterAFailedWriteIsToldTheTruth(t *testing.T) {
 			if err := o.Commit(meanwhile); !errors.Is(err, syscall.ENOSPC) {
 				t.Errorf("Commit asked again: %v, want ENOSPC", err)
 			}
-			if got, want := o.bodies(t), append(before, "next"); !slices.Equal(got, want) {
+			want := append(slices.Clone(before), "next")
+			if got := o.bodies(t); !slices.Equal(got, want) {
 				t.Errorf("it has %q, want %q", got, want)
 			}
 			if next.First <= meanwhile.First {
@@ -206,7 +208,7 @@ func abandonAfterFailedSync(t *testing.T, interval time.Duration) {
 			t.Errorf("%v after its sync failed", op)
 		}
 		return nil
-	}), interval)
+	}), interval, func(opts *seglog.Options) { opts.SegmentSize = 1 << 20 })
 	o.add(t, "first")
 	time.Sleep(2 * time.Second)
 	synctest.Wait()
@@ -259,4 +261,47 @@ func TestCloseSyncsWhatTheIntervalHasNot(t *testing.T) {
 	if err := o.close(); !errors.Is(err, errInjected) {
 		t.Errorf("Close, when a sync failed: %v", err)
 	}
+}
+
+// The file of a write that failed may wait for its sync in the background.
+func TestAFailedWriteDoesNotTroubleTheBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := newDisk(t)
+		o := mustOpen(t, disk, time.Second)
+		o.add(t, "first")
+		disk.SetFree(10)
+		if err := o.Commit(o.put(t, "second")); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("Commit: %v, want ENOSPC", err)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if d := o.reported(); len(d) > 0 {
+			t.Errorf("reported %v", d)
+		}
+		if got := mustOpen(t, disk.Crash(), seglog.SyncAlways).bodies(t); !slices.Equal(got, []string{"first"}) {
+			t.Errorf("%q is safe after the interval", got)
+		}
+	})
+}
+
+// The syncer may be in the middle of a slow sync of the file that Close is about to close.
+func TestCloseWaitsForASyncInTheBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var slow atomic.Bool
+		o := mustOpen(t, vfs.Inject(newDisk(t), func(op vfs.Op) error {
+			if op.Kind == vfs.OpSync && slow.CompareAndSwap(true, false) {
+				time.Sleep(10 * time.Second)
+			}
+			return nil
+		}), time.Second)
+		o.add(t, "x")
+		slow.Store(true)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		must(t, o.Close())
+		time.Sleep(20 * time.Second)
+		if d := o.reported(); len(d) > 0 {
+			t.Errorf("reported %v", d)
+		}
+	})
 }

@@ -153,8 +153,7 @@ func recordCRC(b []byte, salt uint64, offset int64) uint32 {
 	return crc32.Update(uint32(x), castagnoli, b[recordPrefix:]) //nolint:gosec // the low half is meant
 }
 
-// recordLen is what the first bytes of b say that the length of the record there is, or
-// 0 when that cannot be one.
+// recordLen is how long the record at the start of b says that it is; 0 when it cannot be.
 func recordLen(b []byte) int64 {
 	if len(b) < recordFixed {
 		return 0

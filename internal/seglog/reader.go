@@ -13,8 +13,8 @@ import (
 // A reader starts with small reads, because it may have come for one record, and reads
 // ahead as it goes on.
 const (
-	firstChunk = 64 << 10
-	lastChunk  = 1 << 20
+	firstChunk int64 = 64 << 10
+	lastChunk  int64 = 1 << 20
 )
 
 // Reader reads the visible records in the order of their sequence numbers: from memory
@@ -30,7 +30,7 @@ type Reader struct {
 	// because records share its memory.
 	chunk    []byte
 	chunkOff int64
-	ahead    int
+	ahead    int64
 	stale    vfs.File // of the segment before: to be closed
 }
 
@@ -192,17 +192,30 @@ func (r *Reader) readFile(dst []Record, s *span) (int, error) {
 		if err := r.fetch(s.end, size); err != nil {
 			return 0, err
 		}
-		if n := r.parse(dst, r.chunk, &s.expected); r.off > before {
+		n := r.parse(dst, r.chunk, &s.expected)
+		if r.off == before && s.longer(r.chunk, r.off) {
+			if err := r.fetch(s.end, recordLen(r.chunk)); err != nil {
+				return 0, err
+			}
+			n = r.parse(dst, r.chunk, &s.expected)
+		}
+		if r.off > before {
 			r.ahead = min(2*r.ahead, lastChunk)
 			return n, nil
 		}
-		// Either the record is longer than what was read, or it is damaged.
 		if skip, ok := s.resync(r.chunk, r.off, s.end); ok {
 			r.log.damaged(Damage{segmentName(r.seg.base), r.off, skip, ErrDamaged})
 			r.off += skip
 			return 0, nil
 		}
 	}
+}
+
+// longer says whether the record at the start of b, which stands at offset off, goes on
+// behind b, if it is one.
+func (s *span) longer(b []byte, off int64) bool {
+	n := recordLen(b)
+	return n > int64(len(b)) && n <= s.end-off && s.hasSeq(b)
 }
 
 // open opens the file of the reader's segment. When the segment was removed meanwhile
@@ -236,8 +249,8 @@ func (r *Reader) chunkFrom(off int64) []byte {
 }
 
 // fetch reads up to size bytes from the reader's offset on into a new chunk.
-func (r *Reader) fetch(end int64, size int) error {
-	r.chunk, r.chunkOff = make([]byte, min(int64(size), end-r.off)), r.off
+func (r *Reader) fetch(end, size int64) error {
+	r.chunk, r.chunkOff = make([]byte, min(size, end-r.off)), r.off
 	if _, err := r.file.ReadAt(r.chunk, r.off); err != nil {
 		r.chunk = nil
 		return fmt.Errorf("read the log: segment %s at byte %d: %w", segmentName(r.seg.base), r.off, err)

@@ -132,7 +132,7 @@ func (l *Log) readHeader(file vfs.File, base uint64) (header, error) {
 		b = b[:n]
 	}
 	var good header
-	found := error(errBadHeader)
+	found := errBadHeader
 	var bad []int64
 	for at := 0; at+headerSize <= len(b); at += headerSize {
 		h, err := parseHeader(b[at:])
@@ -261,17 +261,8 @@ func (l *Log) damaged(d Damage) {
 // Only sequence numbers that are expected are believed; so nearly no checksum is computed
 // in vain.
 func (x expected) resync(b []byte, off, end int64) (skip int64, ok bool) {
-	for at := 0; at+recordFixed <= len(b); at++ {
-		if !x.hasSeq(b[at:]) {
-			continue
-		}
-		here := off + int64(at)
-		n := recordLen(b[at:])
-		switch {
-		case n > end-here:
-		case n > int64(len(b)-at):
-			return 0, false
-		case at > 0 && x.goodRecord(b[at:], here) != nil:
+	for at := 1; at+recordFixed <= len(b); at++ {
+		if x.hasSeq(b[at:]) && x.goodRecord(b[at:], off+int64(at)) != nil {
 			return int64(at), true
 		}
 	}
