@@ -115,7 +115,7 @@ func (c *client) frame() string {
 	c.t.Helper()
 	for {
 		kind, data, err := c.raw()
-		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
 			return ""
 		}
 		if err != nil {

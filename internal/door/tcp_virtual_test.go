@@ -45,8 +45,14 @@ func virtually(t *testing.T, cfg Config, test func(t *testing.T, d *tcpDoor, dia
 		d := &tcpDoor{Door: New(b, cfg), t: t}
 		ln := &pipes{make(chan net.Conn), make(chan struct{})}
 		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error)
+		ended := make(chan error, 1)
 		go func() { ended <- d.ServeTCP(ctx, ln) }()
+		defer func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}()
 		test(t, d, func() *client {
 			mine, its := net.Pipe()
 			ln.accepted <- its
@@ -54,10 +60,6 @@ func virtually(t *testing.T, cfg Config, test func(t *testing.T, d *tcpDoor, dia
 			c.send(magic)
 			return c
 		})
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
 	})
 }
 
