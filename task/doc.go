@@ -13,7 +13,7 @@
 //
 // # What is promised
 //
-// Nothing is left running. Each command leads a session, and so a process group, of
+// Nothing is left running. Each command leads a process group of
 // its own. When the task's context ends (its timeout, its cancellation, the worker's
 // stop) the whole group gets SIGTERM, and SIGKILL after Config.Grace. What a command
 // leaves behind in its group when it exits is killed too: at once when it holds
@@ -27,8 +27,8 @@
 //
 // # What is not
 //
-// A process that makes itself the leader of another session (setsid, daemons) has
-// left the group, and is not killed. Neither are the children of a command when this
+// A process that makes itself the leader of another group (setsid, daemons, the jobs of
+// an interactive shell) has left the group, and is not killed. Neither are the children of a command when this
 // process is killed with SIGKILL: the kernel kills only the command itself. The
 // heartbeat of a command is that its process exists, which is told to the worker once a
 // second: only a timeout bounds a silent one, and a worker's TTL should be some seconds.

@@ -64,7 +64,7 @@ func (c *Command) start(path string, argv []string, payload []byte) (p *process,
 		}
 	}
 	p.leader, err = os.StartProcess(path, argv, &os.ProcAttr{
-		Env: c.cfg.Env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
+		Env: c.cfg.Env, Files: files, Sys: &syscall.SysProcAttr{Setpgid: true},
 	})
 	return p, err
 }

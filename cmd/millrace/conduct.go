@@ -144,10 +144,15 @@ func catchSignals() *signals {
 	}
 	// Caught but not ignored: commands would inherit that. Writing then returns EPIPE.
 	signal.Notify(s.pipe, syscall.SIGPIPE)
+	// Commands do inherit this, and are meant to: one that asks the terminal, as for a
+	// password, fails at once. It would be stopped, being in the background there, and
+	// nobody would know why nothing happens.
+	signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)
 	return s
 }
 
 func (s *signals) release() {
 	signal.Stop(s.stop)
 	signal.Stop(s.pipe)
+	signal.Reset(syscall.SIGTTIN, syscall.SIGTTOU)
 }

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,22 +40,29 @@ func openTerminal(t *testing.T) (user, program *os.File) {
 	return user, program
 }
 
-func TestOnATerminalThereIsABarAndCtrlCStops(t *testing.T) {
-	t.Parallel()
+// startOnTerminal starts millrace as somebody who sits at a terminal does. It returns
+// the user's end, and what the terminal is sent; copied is closed when nobody has the
+// terminal any more.
+func startOnTerminal(t *testing.T, args ...string) (cmd *exec.Cmd, user *os.File, screen *watch, copied chan struct{}) {
+	t.Helper()
 	user, program := openTerminal(t)
-	cmd := millraceCommand(t, "map", "-j2", "--", "sh", "-c", "[ $1 = 1 ] || sleep 1000; echo result $1", "sh", "{}", sep, "1", "2", "3")
+	cmd = millraceCommand(t, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	folder := t.TempDir()
-	cmd.Dir = folder
+	cmd.Dir = t.TempDir()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	program.Close()
-	var screen watch
-	copied := make(chan struct{})
-	go func() { defer close(copied); _, _ = io.Copy(&screen, user) }()
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	program.Close()
+	screen, copied = new(watch), make(chan struct{})
+	go func() { defer close(copied); _, _ = io.Copy(screen, user) }()
+	return cmd, user, screen, copied
+}
+
+func TestOnATerminalThereIsABarAndCtrlCStops(t *testing.T) {
+	t.Parallel()
+	cmd, user, screen, copied := startOnTerminal(t, "map", "-j2", "--", "sh", "-c", "[ $1 = 1 ] || sleep 1000; echo result $1", "sh", "{}", sep, "1", "2", "3")
 	press := func(key string) {
 		t.Helper()
 		if _, err := io.WriteString(user, key); err != nil {
@@ -65,7 +74,7 @@ func TestOnATerminalThereIsABarAndCtrlCStops(t *testing.T) {
 	screen.await(t, "once more kills them")
 	press("\x03")
 	_ = cmd.Wait()
-	<-copied // the terminal is closed when nobody has it any more
+	<-copied
 	if code := cmd.ProcessState.ExitCode(); code != exitOther {
 		t.Errorf("exit status %d", code)
 	}
@@ -75,5 +84,21 @@ func TestOnATerminalThereIsABarAndCtrlCStops(t *testing.T) {
 			t.Errorf("no %q on the terminal: %q", want, text)
 		}
 	}
-	(&running{t: t, folder: folder}).nothingRuns()
+	(&running{t: t, folder: cmd.Dir}).nothingRuns()
+}
+
+func TestACommandThatAsksTheTerminalFailsAtOnce(t *testing.T) {
+	t.Parallel()
+	cmd, _, screen, copied := startOnTerminal(t, "map", "--", "sh", "-c", "read password </dev/tty", "sh", "{}", sep, "x")
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = cmd.Wait() }()
+	select {
+	case <-ended:
+	case <-time.After(generous):
+		t.Fatalf("it waits; the terminal shows %q", screen.String())
+	}
+	<-copied
+	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(screen.String(), `task 1 ("x") failed`) {
+		t.Errorf("exit status %d, the terminal shows %q", code, screen.String())
+	}
 }
