@@ -151,7 +151,9 @@ func TestABodyThatTricklesInIsNoSignOfLife(t *testing.T) {
 		c := dial()
 		c.send("PUB t\n", be32(100))
 		start := time.Now()
+		ended := make(chan struct{})
 		go func() {
+			defer close(ended)
 			for {
 				if _, err := io.WriteString(c.Conn, "x"); err != nil {
 					return
@@ -165,6 +167,7 @@ func TestABodyThatTricklesInIsNoSignOfLife(t *testing.T) {
 			t.Errorf("after %v: frame %d %q, %v", took, kind, data, err)
 		}
 		_ = c.Close()
+		<-ended
 	})
 }
 
