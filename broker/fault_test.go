@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -122,20 +123,20 @@ func TestAMessageThatCannotBeReadComesALittleLater(t *testing.T) {
 		b.publish("t", "a", "b")
 		receive(t, b.subscribe("t", "c", millrace.SubscribeOptions{}), 2)
 		closed(b, disk)
-		broken := false
+		var broken atomic.Bool
 		b = open(t, broker.Options{Dir: "data"}.On(vfs.Inject(disk, func(op vfs.Op) error {
-			if broken && op.Kind == vfs.OpRead && strings.HasSuffix(op.Name, ".seg") {
+			if broken.Load() && op.Kind == vfs.OpRead && strings.HasSuffix(op.Name, ".seg") {
 				return syscall.EIO
 			}
 			return nil
 		})))
 		c := b.subscribe("t", "c", millrace.SubscribeOptions{Prefetch: 2, Lease: time.Hour})
-		broken = true
+		broken.Store(true)
 		var buf [2]millrace.Delivery
 		if n, err := c.Receive(t.Context(), buf[:]); n != 0 || !errors.Is(err, syscall.EIO) {
 			t.Errorf("%d, %v", n, err)
 		}
-		broken = false
+		broken.Store(false)
 		start := time.Now()
 		wantDeliveries(t, receive(t, c, 2), "a@3 b@3")
 		if waited := time.Since(start); waited != time.Second {

@@ -89,8 +89,7 @@ func (j *journal) rewrite(ch *Channel) error {
 	putFrame(b[headersSize:], h.salt, headersSize)
 	file, err := replaceFile(j.fs, j.path, b)
 	if err != nil {
-		j.stale = true
-		return err
+		return err // the next write tries again: what made this one necessary has not changed
 	}
 	j.letGo()
 	j.file, j.salt, j.stale, j.unsynced = file, h.salt, false, false
@@ -160,11 +159,11 @@ func (j *journal) load(end uint64, damaged func(offset, bytes int64)) (*ledger.L
 		_ = file.Close()
 		return nil, err
 	}
-	discarded := l.Recovered(end)
+	l.Recovered(end)
 	j.file, j.salt, j.size = file, h.salt, int64(len(b))
 	j.compact = max(minCompact, j.size)
 	// Begin with a new file, so that damage is found only once.
-	j.stale = !intact || !h.intact || discarded > 0
+	j.stale = !intact || !h.intact
 	return l, nil
 }
 

@@ -95,10 +95,10 @@ func TestAcksWhoseWriteFailedAreWrittenLater(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				disk := vfs.NewMem()
 				var armed atomic.Bool
-				failed := 0
+				var failed atomic.Int64
 				b := open(t, broker.Options{Dir: "data", Logger: quiet()}.On(vfs.Inject(disk, func(op vfs.Op) error {
 					if armed.Load() && fails(op) {
-						failed++
+						failed.Add(1)
 						return syscall.ENOSPC
 					}
 					return nil
@@ -116,7 +116,7 @@ func TestAcksWhoseWriteFailedAreWrittenLater(t *testing.T) {
 				ack(t, c, ds[:500]...)
 				time.Sleep(100 * time.Millisecond)
 				armed.Store(false)
-				if failed == 0 {
+				if failed.Load() == 0 {
 					t.Fatal("nothing failed")
 				}
 				ack(t, c, ds[500:900]...)
@@ -148,6 +148,64 @@ func TestEntriesOfAnotherJournalAreDamage(t *testing.T) {
 			t.Errorf("damage was reported in %v", told.files)
 		}
 		wantDeliveries(t, receive(t, b.subscribe("t", "c", millrace.SubscribeOptions{}), 3), "a@1 b@1 c@1")
+		// It is told once: the broker has made a new file.
+		told = &reports{}
+		open(t, broker.Options{Dir: "data", Logger: slog.New(told)}.On(closed(b, disk)))
+		if len(told.files) > 0 {
+			t.Errorf("damage was reported again in %v", told.files)
+		}
+	})
+}
+
+// An entry stands for what it says only in its own place.
+func TestAnEntryInAnothersPlaceIsDamage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := vfs.NewMem()
+		b := open(t, broker.Options{Dir: "data"}.On(disk))
+		c := b.subscribe("t", "c", millrace.SubscribeOptions{})
+		b.publish("t", "a", "b", "c")
+		var ends []int
+		for _, d := range receive(t, c, 3) {
+			time.Sleep(time.Second)
+			ends = append(ends, len(contents(t, disk, journalFile)))
+			ack(t, c, d)
+		}
+		closed(b, disk)
+		file := contents(t, disk, journalFile)
+		if ends[2]-ends[1] != len(file)-ends[2] {
+			t.Fatalf("the last two entries are not as long as each other: %v, %d", ends, len(file))
+		}
+		overwrite(t, disk, journalFile, file[ends[1]:ends[2]], int64(ends[2]))
+		told := &reports{}
+		open(t, broker.Options{Dir: "data", Logger: slog.New(told)}.On(disk))
+		if !slices.Contains(told.files, journalFile) {
+			t.Errorf("damage was reported in %v", told.files)
+		}
+	})
+}
+
+// Whoever is told that a channel could not be made does not find it after a restart.
+func TestAChannelThatCouldNotBeMadeIsNotThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := vfs.NewMem()
+		var armed atomic.Bool
+		b := open(t, broker.Options{Dir: "data"}.On(vfs.Inject(disk, func(op vfs.Op) error {
+			if armed.Load() && op.Kind == vfs.OpSyncDir {
+				return syscall.EIO
+			}
+			return nil
+		})))
+		b.publish("t", "a")
+		armed.Store(true)
+		if _, err := b.Channel("t", "c"); !errors.Is(err, syscall.EIO) {
+			t.Error(err)
+		}
+		armed.Store(false)
+		b = open(t, broker.Options{Dir: "data"}.On(closed(b, disk)))
+		if chs := b.Lookup("t").Channels(); len(chs) != 0 {
+			t.Errorf("%v", chs)
+		}
+		wantDeliveries(t, receive(t, b.subscribe("t", "d", millrace.SubscribeOptions{}), 1), "a@1")
 	})
 }
 

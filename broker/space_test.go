@@ -216,7 +216,10 @@ func TestABacklogWithoutChannelsStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := vfs.NewMem()
 		b := open(t, broker.Options{Dir: "data"}.On(disk).WithSegments(1000))
-		b.subscribe("t", "c", millrace.SubscribeOptions{})
+		c := b.subscribe("t", "c", millrace.SubscribeOptions{})
+		b.publish("t", "x")
+		ack(t, c, receive(t, c, 1)...)
+		synctest.Wait() // the housekeeper has been there, and rests
 		if err := b.DeleteChannel("t", "c"); err != nil {
 			t.Fatal(err)
 		}
