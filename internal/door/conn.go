@@ -147,7 +147,7 @@ func (c *conn) next() error {
 		return c.refuse(told)
 	}
 	c.respond(nsqwire.FrameError, told.Error())
-	return nil
+	return c.flushMany()
 }
 
 // refuse sends the client the error that ends the connection, if it is one for the

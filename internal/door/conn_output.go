@@ -73,6 +73,14 @@ func (c *conn) respond(t nsqwire.FrameType, data string) {
 	c.responses = nsqwire.AppendFrame(c.responses, t, data)
 }
 
+// flushMany writes the responses if they are many.
+func (c *conn) flushMany() error {
+	if len(c.responses) > maxResponses {
+		return c.flush()
+	}
+	return nil
+}
+
 // flush writes the responses.
 func (c *conn) flush() error {
 	if len(c.responses) == 0 {

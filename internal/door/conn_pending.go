@@ -75,10 +75,7 @@ func (c *conn) settle() error {
 			return err
 		}
 	}
-	if len(c.responses) > maxResponses {
-		return c.flush()
-	}
-	return nil
+	return c.flushMany()
 }
 
 // settled responds to the pending commands that could not be done, and returns how many
