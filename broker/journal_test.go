@@ -69,7 +69,7 @@ func TestAJournalIsCompacted(t *testing.T) {
 			ds = deferAll(t, c, ds)
 			longest = max(longest, len(contents(t, disk, journalFile)))
 		}
-		if longest < 64<<10 || longest > 100<<10 {
+		if longest < 50<<10 || longest > 100<<10 {
 			t.Errorf("the journal had up to %d bytes", longest)
 		}
 		ack(t, c, ds[:999]...)

@@ -127,46 +127,6 @@ func isClosed(c chan struct{}) bool {
 	}
 }
 
-// Who has subscribed to an ephemeral channel keeps it, though others leave at the time.
-func TestAnEphemeralChannelIsNotDeletedUnderANewConsumer(t *testing.T) {
-	b := open(t, broker.Options{Dir: t.TempDir(), Sync: broker.SyncNever})
-	b.publish("t", "a")
-	var wg sync.WaitGroup
-	busy, stop := context.WithCancel(t.Context())
-	wg.Go(func() {
-		for busy.Err() == nil { // so that whoever deletes has to wait for his turn
-			if _, err := b.Channel("t", "other"); err != nil {
-				t.Error(err)
-			}
-			if err := b.DeleteChannel("t", "other"); err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	var users sync.WaitGroup
-	for range 4 {
-		users.Go(func() {
-			for range 50 {
-				c := b.subscribe("t", "c"+millrace.EphemeralSuffix, millrace.SubscribeOptions{})
-				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Millisecond)
-				var buf [1]millrace.Delivery
-				_, err := c.Receive(ctx, buf[:])
-				if err == nil {
-					_, err = c.Receive(ctx, buf[:])
-				}
-				cancel()
-				if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-					t.Error(err)
-				}
-				_ = c.Close()
-			}
-		})
-	}
-	users.Wait()
-	stop()
-	wg.Wait()
-}
-
 // Close comes at any moment of everything else, and everything ends.
 func TestCloseEndsEverythingAtAnyMoment(t *testing.T) {
 	for round := range 20 {
