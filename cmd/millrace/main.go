@@ -22,7 +22,12 @@ type status int
 
 func (s status) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
-func main() { os.Exit(run(context.Background(), os.Args[1:])) }
+func main() {
+	if calledNSQD(os.Args[0]) {
+		os.Exit(runNSQD(context.Background(), os.Args[1:]))
+	}
+	os.Exit(run(context.Background(), os.Args[1:]))
+}
 
 // run runs the command line and returns the exit status.
 func run(ctx context.Context, args []string) int {
@@ -43,7 +48,7 @@ func run(ctx context.Context, args []string) int {
 // explain writes an error in one line. The packages' names in it tell a user nothing.
 func explain(err error) string {
 	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
-	for _, name := range []string{"millrace", "broker", "worker", "gather", "task"} {
+	for _, name := range []string{"millrace", "broker", "worker", "gather", "task", "door"} {
 		text = strings.TrimPrefix(strings.ReplaceAll(text, ": "+name+": ", ": "), name+": ")
 	}
 	return text

@@ -27,11 +27,14 @@ exactly one result for each input, whatever dies on the way.`,
 	}
 	root.SetOut(os.Stdout)
 	root.SetErr(os.Stderr)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
-	})
-	root.AddCommand(newMap(), newVersion())
+	root.SetFlagErrorFunc(badFlag)
+	root.AddCommand(newMap(), newServe(false), newVersion())
 	return root
+}
+
+// badFlag says where the flags are explained.
+func badFlag(cmd *cobra.Command, err error) error {
+	return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 }
 
 // noSuchCommand refuses what the user took for a command.
