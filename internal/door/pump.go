@@ -51,7 +51,7 @@ func (p *pump) run() {
 		if err != nil && !p.goesOn(err) {
 			return
 		}
-		if n > 0 && !p.send(ctx, few[:n]) {
+		if n > 0 && !p.send(few[:n]) {
 			return
 		}
 	}
@@ -68,8 +68,8 @@ func (p *pump) goesOn(err error) bool {
 	return p.conn.ctx.Err() == nil
 }
 
-// send writes the messages, and those that are behind them.
-func (p *pump) send(ctx context.Context, ds []millrace.Delivery) bool {
+// send writes the messages, together with those that are behind them.
+func (p *pump) send(ds []millrace.Delivery) bool {
 	door := p.conn.door
 	space := door.pumps.Get().(*pumpSpace)
 	defer func() {
@@ -78,55 +78,57 @@ func (p *pump) send(ctx context.Context, ds []millrace.Delivery) bool {
 		}
 		door.pumps.Put(space)
 	}()
-	more := len(ds) == fewMessages
-	for {
-		err := p.write(ds, space)
+	out := space.out[:0]
+	defer func() { space.out = out }()
+	var failed error
+	for more := len(ds) == fewMessages; ; more = len(ds) >= fewMessages {
+		var err error
+		out, err = p.encode(out, ds)
 		clear(ds) // they hold on to memory of the log
 		if err != nil {
 			return false
 		}
 		if !more {
-			return true
+			break
 		}
-		n, err := p.consumer.Receive(ctx, space.many[:])
-		if err != nil {
-			return p.goesOn(err)
+		var n int
+		if n, failed = p.consumer.TryReceive(space.many[:]); n == 0 {
+			break
 		}
-		ds, more = space.many[:n], n >= fewMessages
+		ds = space.many[:n]
 	}
+	if len(out) > 0 && p.conn.out.write(out, nil) != nil {
+		return false
+	}
+	return failed == nil || p.goesOn(failed)
 }
 
-// write writes the messages to the client.
-func (p *pump) write(ds []millrace.Delivery, space *pumpSpace) error {
+// encode appends the messages to out, which it writes to the client whenever it is full.
+func (p *pump) encode(out []byte, ds []millrace.Delivery) ([]byte, error) {
 	if p.sampleRate > 0 {
 		ds = p.sample(ds)
 	}
 	p.conn.stats.sent.Add(uint64(len(ds)))
-	out := space.out[:0]
-	defer func() { space.out = out[:0] }()
 	for i := range ds {
 		d := &ds[i]
 		size := nsqwire.MessageSize(len(d.Body))
 		if len(out) > 0 && len(out)+size > p.limit {
 			if err := p.conn.out.write(out, nil); err != nil {
-				return err
+				return out, err
 			}
 			out = out[:0]
 		}
-		if size > maxCopied {
-			out = nsqwire.AppendMessageHeader(out, d.Published, d.Attempt, d.Seq, len(d.Body))
-			if err := p.conn.out.write(out, d.Body); err != nil {
-				return err
-			}
-			out = out[:0]
+		if size <= maxCopied {
+			out = nsqwire.AppendMessage(out, d.Published, d.Attempt, d.Seq, d.Body)
 			continue
 		}
-		out = nsqwire.AppendMessage(out, d.Published, d.Attempt, d.Seq, d.Body)
+		out = nsqwire.AppendMessageHeader(out, d.Published, d.Attempt, d.Seq, len(d.Body))
+		if err := p.conn.out.write(out, d.Body); err != nil {
+			return out, err
+		}
+		out = out[:0]
 	}
-	if len(out) == 0 {
-		return nil
-	}
-	return p.conn.out.write(out, nil)
+	return out, nil
 }
 
 // maxCopied is the size from which a message is written from where it is.

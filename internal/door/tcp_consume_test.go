@@ -148,6 +148,19 @@ func TestARunOfFINsAndREQsIsSettledEachForItself(t *testing.T) {
 	}
 }
 
+func TestREQsThatStandTogetherKeepTheirOwnDelays(t *testing.T) {
+	d := serveTCP(t, Config{})
+	p, c := d.dial(), d.dial()
+	p.send(mpub("t", "1", "2", "3"))
+	p.want("OK")
+	c.send("SUB t c\nRDY 3\n")
+	c.want("OK")
+	one, two, three := c.message(), c.message(), c.message()
+	c.send("REQ ", one.id, " 60000\nREQ ", two.id, " 60000\nREQ ", three.id, " 0\n")
+	c.want("2:3")
+	c.wantNothing()
+}
+
 // onlyClient returns the one client that there should be.
 func (d *tcpDoor) onlyClient(which func(clientStats) bool) clientStats {
 	d.t.Helper()
