@@ -51,6 +51,8 @@ type mapping struct {
 	worker *worker.Worker // nil when the workers are elsewhere
 	client *gather.Client
 
+	unnamed bool // the queue is this job's alone
+
 	counting          sync.WaitGroup
 	total             atomic.Int64 // inputs there will be; -1: not known
 	succeeded, failed atomic.Int64 // results that were shown
@@ -101,10 +103,11 @@ func (m *mapping) open(ctx context.Context) (err error) {
 	if m.broker, err = millrace.Open(ctx, url); err != nil {
 		return err
 	}
-	own := m.queue == ""
-	if own {
-		// What an earlier job left behind in the broker must not run with this command.
-		m.queue = "map." + strings.ToLower(rand.Text()[:16])
+	switch m.unnamed = m.queue == ""; {
+	case m.unnamed && m.brokerIsOurs():
+		m.queue = localQueue
+	case m.unnamed: // others do this at the same time
+		m.queue = localQueue + "." + strings.ToLower(rand.Text()[:16])
 	}
 	defer func() {
 		if err != nil {
@@ -122,8 +125,10 @@ func (m *mapping) open(ctx context.Context) (err error) {
 		if m.retries < 0 {
 			cfg.Retries = -1
 		}
-		if !own {
-			m.noteLeftovers(ctx)
+		if m.brokerIsOurs() {
+			if err := m.dropLeftovers(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	m.client, err = gather.New(ctx, m.broker, m.queue, cfg)
@@ -146,24 +151,21 @@ func (m *mapping) workerConfig() worker.Config {
 	}
 }
 
-// noteLeftovers says that a named queue holds tasks of earlier jobs, which run too.
-func (m *mapping) noteLeftovers(ctx context.Context) {
-	depth, err := m.broker.Depth(ctx, m.queue, millrace.WorkChannel)
-	if n := depth.Ready + depth.InFlight + depth.Deferred; err == nil && n > 0 {
-		fmt.Fprintf(os.Stderr, "millrace: queue %s holds %d tasks of earlier jobs: they run too, and their results are not shown\n", m.queue, n)
-	}
-}
-
 // close takes leave of the broker. Nothing else runs any more.
 func (m *mapping) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), farewell)
 	defer cancel()
 	err := m.client.Close(ctx)
-	if strings.HasPrefix(m.queue, "map.") && m.worker != nil {
+	switch {
+	case m.worker == nil:
+	case m.unnamed:
 		// The queue was this job's alone. Its dead letters are kept.
 		for _, topic := range []string{m.queue, m.queue + millrace.ControlSuffix} {
 			err = errors.Join(err, m.broker.Delete(ctx, topic, ""))
 		}
+	case m.brokerIsOurs():
+		_, _, e := m.sweep(ctx) // what was not finished is cancelled, as is said
+		err = errors.Join(err, e)
 	}
 	return errors.Join(err, m.broker.Close())
 }
@@ -171,7 +173,11 @@ func (m *mapping) close() error {
 // verdict says why the job ended, unless all went well, and how map exits.
 func (m *mapping) verdict(why, err error) error {
 	done := m.succeeded.Load() + m.failed.Load()
-	account := fmt.Sprintf("%d done, %d of them failed, %d not finished", done, m.failed.Load(), m.client.Stats().Submitted-done)
+	left := m.client.Stats().Submitted - done
+	account := fmt.Sprintf("%d done, %d of them failed, %d not finished", done, m.failed.Load(), left)
+	if left > 0 {
+		account += " and cancelled"
+	}
 	switch {
 	case errors.Is(why, errStdoutClosed):
 		return status(exitOther) // as is usual, without a word

@@ -170,7 +170,7 @@ func TestInterruptedOnceItFinishesWhatRuns(t *testing.T) {
 				if !slices.Equal(lines, []string{"1", "2"}) {
 					t.Errorf("results %q", r.stdout.String())
 				}
-				if want := "millrace: interrupted: 2 done, 0 of them failed, 2 not finished\n"; !strings.HasSuffix(r.stderr.String(), want) {
+				if want := "millrace: interrupted: 2 done, 0 of them failed, 2 not finished and cancelled\n"; !strings.HasSuffix(r.stderr.String(), want) {
 					t.Errorf("stderr %q", r.stderr.String())
 				}
 				if begun := r.await("begun.", 0); len(begun) > 2 {
@@ -240,7 +240,7 @@ func TestInterruptedTwiceItKillsWhatRuns(t *testing.T) {
 	if took := time.Since(begun); took > generous/2 {
 		t.Errorf("took %v", took)
 	}
-	if r.stdout.Len() > 0 || !strings.HasSuffix(r.stderr.String(), "millrace: interrupted: 0 done, 0 of them failed, 3 not finished\n") {
+	if r.stdout.Len() > 0 || !strings.HasSuffix(r.stderr.String(), "millrace: interrupted: 0 done, 0 of them failed, 3 not finished and cancelled\n") {
 		t.Errorf("stdout %q, stderr %q", r.stdout.String(), r.stderr.String())
 	}
 	r.nothingRuns()

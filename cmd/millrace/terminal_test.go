@@ -79,7 +79,7 @@ func TestOnATerminalThereIsABarAndCtrlCStops(t *testing.T) {
 		t.Errorf("exit status %d", code)
 	}
 	text := strings.ReplaceAll(screen.String(), "\r\n", "\n")
-	for _, want := range []string{"result 1\n", "interrupted: 1 done, 0 of them failed, 2 not finished\n"} {
+	for _, want := range []string{"result 1\n", "interrupted: 1 done, 0 of them failed, 2 not finished and cancelled\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q on the terminal: %q", want, text)
 		}
