@@ -36,6 +36,7 @@ type faulty struct {
 	mix       bool
 	published map[string]int // messages by topic
 	fail      error          // what Publish returns
+	slow      time.Duration  // how long it takes
 }
 
 func newFaulty(t testing.TB) *faulty {
@@ -66,6 +67,10 @@ func (b *faulty) count(prefix string) (n int) {
 }
 
 func (b *faulty) Publish(ctx context.Context, topic string, msgs ...millrace.Message) error {
+	b.mu.Lock()
+	slow := b.slow
+	b.mu.Unlock()
+	time.Sleep(slow)
 	kept, err := b.spoil(topic, msgs)
 	if err != nil || len(kept) == 0 {
 		return err

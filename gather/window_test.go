@@ -223,6 +223,20 @@ func TestRequestsThatTheBrokerHasAreNotSentAgain(t *testing.T) {
 	})
 }
 
+func TestARequestThatIsStillBeingPublishedIsNotForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newFaulty(t)
+		b.slow = 5 * time.Minute
+		stop := serve(t, b, upper, worker.Config{})
+		c := newClient(t, b, gather.Config{})
+		if _, err := gather.Call[string](t.Context(), c, "a"); err != nil || c.Stats().Resent != 0 {
+			t.Error(err, c.Stats())
+		}
+		b.set(func(b *faulty) { b.slow = 0 })
+		closeAll(t, c, b, stop)
+	})
+}
+
 func TestARetryThatWaitsIsNotForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newFaulty(t)
