@@ -51,7 +51,7 @@ func (c *Consumer) begin(buf []millrace.Delivery) (h haul, ok bool, err error) {
 	ch.leave(c)
 	c.full = false
 	_, again := ch.ledger.NextRedelivery(at)
-	room := min(len(buf), c.prefetch-c.held)
+	room := min(len(buf), c.room())
 	switch {
 	case c.closed || ch.ended != nil:
 		ch.mu.Unlock()
@@ -72,6 +72,9 @@ func (c *Consumer) begin(buf []millrace.Delivery) (h haul, ok bool, err error) {
 	next.wakeUp()
 	return h, ok, nil
 }
+
+// room is how many more deliveries the consumer may hold. The lock is held.
+func (c *Consumer) room() int { return c.prefetch - c.held }
 
 // lease leases to the consumer what was given back or is due. The lock is held.
 func (ch *Channel) lease(c *Consumer, buf []millrace.Delivery, at int64) int {

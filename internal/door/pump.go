@@ -20,11 +20,8 @@ type pump struct {
 	limit      int // bytes that are written together
 }
 
-// How many messages a pump takes at a time: when idle, and when there are more than that.
-const (
-	fewMessages  = 8
-	manyMessages = 512
-)
+// manyMessages is the most messages that a pump takes at a time.
+const manyMessages = 512
 
 // retryRead is how long a pump waits after the broker could not read messages.
 const retryRead = time.Second
@@ -32,8 +29,8 @@ const retryRead = time.Second
 // pumpSpace is what a pump works with while it has something to send. Pumps share them, so
 // that idle ones need none.
 type pumpSpace struct {
-	many [manyMessages]millrace.Delivery
-	out  []byte
+	deliveries [manyMessages]millrace.Delivery
+	out        []byte
 }
 
 // keepOut is the largest buffer that is kept.
@@ -45,22 +42,20 @@ func (p *pump) run() {
 	defer close(p.conn.pumped)
 	defer func() { _ = p.conn.raw.Close() }()
 	ctx := context.Background() // closing the consumer is what ends it
-	few := make([]millrace.Delivery, fewMessages)
 	for {
-		n, err := p.consumer.Receive(ctx, few)
-		if err != nil && !p.goesOn(err) {
-			return
+		err := p.consumer.Wait(ctx)
+		if err == nil {
+			err = p.send()
 		}
-		if n > 0 && !p.send(few[:n]) {
+		if err != nil && !p.goesOn(err) {
 			return
 		}
 	}
 }
 
-// goesOn says whether the pump goes on after the broker returned an error, and waits for
-// a moment if so.
+// goesOn says whether the pump goes on after an error, and waits for a moment if so.
 func (p *pump) goesOn(err error) bool {
-	if errors.Is(err, millrace.ErrClosed) {
+	if errors.Is(err, millrace.ErrClosed) || errors.Is(err, errNotWritten) {
 		return false
 	}
 	p.conn.cfg.Logger.Error("cannot read messages", "client", p.conn.raw.RemoteAddr(), "error", err)
@@ -68,39 +63,36 @@ func (p *pump) goesOn(err error) bool {
 	return p.conn.ctx.Err() == nil
 }
 
-// send writes the messages, together with those that are behind them.
-func (p *pump) send(ds []millrace.Delivery) bool {
+var errNotWritten = errors.New("the client takes no more")
+
+// send takes and writes the messages that are there. Its error is the broker's, or
+// errNotWritten.
+func (p *pump) send() error {
 	door := p.conn.door
 	space := door.pumps.Get().(*pumpSpace)
-	defer func() {
-		if cap(space.out) > keepOut {
-			space.out = nil
-		}
-		door.pumps.Put(space)
-	}()
-	out := space.out[:0]
-	defer func() { space.out = out }()
-	var failed error
-	for more := len(ds) == fewMessages; ; more = len(ds) >= fewMessages {
-		var err error
-		out, err = p.encode(out, ds)
-		clear(ds) // they hold on to memory of the log
-		if err != nil {
-			return false
-		}
-		if !more {
-			break
-		}
-		var n int
-		if n, failed = p.consumer.TryReceive(space.many[:]); n == 0 {
-			break
-		}
-		ds = space.many[:n]
+	out, err := p.fill(space.out[:0], space.deliveries[:])
+	if err != errNotWritten && len(out) > 0 && p.conn.out.write(out, nil) != nil { //nolint:errorlint // fill's own
+		err = errNotWritten
 	}
-	if len(out) > 0 && p.conn.out.write(out, nil) != nil {
-		return false
+	if space.out = out; cap(out) > keepOut {
+		space.out = nil
 	}
-	return failed == nil || p.goesOn(failed)
+	door.pumps.Put(space)
+	return err
+}
+
+// fill takes messages until there are no more, and appends them to out.
+func (p *pump) fill(out []byte, buf []millrace.Delivery) ([]byte, error) {
+	for {
+		n, err := p.consumer.TryReceive(buf)
+		if n > 0 {
+			out, err = p.encode(out, buf[:n])
+			clear(buf[:n]) // they hold on to memory of the log
+		}
+		if err != nil || n < len(buf) {
+			return out, err
+		}
+	}
 }
 
 // encode appends the messages to out, which it writes to the client whenever it is full.
@@ -113,8 +105,8 @@ func (p *pump) encode(out []byte, ds []millrace.Delivery) ([]byte, error) {
 		d := &ds[i]
 		size := nsqwire.MessageSize(len(d.Body))
 		if len(out) > 0 && len(out)+size > p.limit {
-			if err := p.conn.out.write(out, nil); err != nil {
-				return out, err
+			if p.conn.out.write(out, nil) != nil {
+				return out, errNotWritten
 			}
 			out = out[:0]
 		}
@@ -123,8 +115,8 @@ func (p *pump) encode(out []byte, ds []millrace.Delivery) ([]byte, error) {
 			continue
 		}
 		out = nsqwire.AppendMessageHeader(out, d.Published, d.Attempt, d.Seq, len(d.Body))
-		if err := p.conn.out.write(out, d.Body); err != nil {
-			return out, err
+		if p.conn.out.write(out, d.Body) != nil {
+			return out, errNotWritten
 		}
 		out = out[:0]
 	}

@@ -241,10 +241,7 @@ func TestHeartbeatsComeThroughEveryUpgrade(t *testing.T) {
 				c.negotiate(fmt.Sprintf(`"tls_v1":%v,"snappy":%v,"deflate":%v`, kind == "tls", kind == "snappy", kind == "deflate"))
 				switch kind {
 				case "tls":
-					trust := trust.Clone()
-					trust.Time = func() time.Time { return time.Now().AddDate(30, 0, 0) } // the bubble's clock is at 2000
-					trust.InsecureSkipVerify = true                                       //nolint:gosec // what is tested is something else
-					c.startTLS(trust)
+					c.startTLS(atAnyTime(trust))
 				case "snappy":
 					c.startSnappy()
 				case "deflate":
@@ -264,4 +261,38 @@ func TestHeartbeatsComeThroughEveryUpgrade(t *testing.T) {
 			})
 		})
 	}
+}
+
+// atAnyTime does not look at the certificate, which is not valid in virtual time.
+func atAnyTime(cfg *tls.Config) *tls.Config {
+	cfg = cfg.Clone()
+	cfg.InsecureSkipVerify = true //nolint:gosec // what is tested is something else
+	return cfg
+}
+
+// A heartbeat in the clear would break a handshake that takes its time.
+func TestNoHeartbeatComesBetweenTheMessagesOfAHandshake(t *testing.T) {
+	server, trust := serverTLS(t)
+	virtually(t, Config{TLS: server}, func(_ *testing.T, _ *tcpDoor, dial func() *client) {
+		c := dial()
+		c.negotiate(`"tls_v1":true,"heartbeat_interval":1000`)
+		time.Sleep(4500 * time.Millisecond)
+		c.startTLS(atAnyTime(trust))
+		c.want("OK")
+		c.wantIn("_heartbeat_", time.Second)
+		_ = c.Close()
+	})
+}
+
+func TestAHandshakeHasFiveSeconds(t *testing.T) {
+	server, _ := serverTLS(t)
+	virtually(t, Config{TLS: server}, func(t *testing.T, _ *tcpDoor, dial func() *client) {
+		c := dial()
+		c.negotiate(`"tls_v1":true`)
+		start := time.Now()
+		if _, err := io.Copy(io.Discard, c.in); err != nil || time.Since(start) != 5*time.Second {
+			t.Errorf("the end came after %v, with %v", time.Since(start), err)
+		}
+		_ = c.Close()
+	})
 }

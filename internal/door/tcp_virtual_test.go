@@ -237,6 +237,29 @@ func TestAMessageComesBackWhenItsTimeoutEnds(t *testing.T) {
 	})
 }
 
+func TestAClientChoosesItsTimeout(t *testing.T) {
+	virtually(t, Config{MsgTimeout: 20 * time.Second}, func(t *testing.T, _ *tcpDoor, dial func() *client) {
+		for json, want := range map[string]time.Duration{`{}`: 20 * time.Second, `{"msg_timeout":7000}`: 7 * time.Second} {
+			p, c := dial(), dial()
+			c.send(identify(json))
+			c.want("OK")
+			c.send("SUB t c\n")
+			c.want("OK")
+			c.send("RDY 1\n")
+			p.send(pub("t", "x"))
+			p.want("OK")
+			c.want("1:x")
+			start := time.Now()
+			m := c.message()
+			if took := time.Since(start); took < want || took > want+100*time.Millisecond {
+				t.Errorf("with %s it came back after %v, want %v", json, took, want)
+			}
+			c.send("FIN ", m.id, "\n")
+			_, _ = p.Close(), c.Close()
+		}
+	})
+}
+
 func TestTouchEndsAtMaxMsgTimeoutAfterDelivery(t *testing.T) {
 	virtually(t, Config{MsgTimeout: 10 * time.Second, MaxMsgTimeout: 25 * time.Second}, func(t *testing.T, _ *tcpDoor, dial func() *client) {
 		p, c := dial(), dial()
