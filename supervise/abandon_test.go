@@ -67,6 +67,44 @@ func TestAWorkerThatIgnoresItsContextIsCountedAndShownUntilItReturns(t *testing.
 	})
 }
 
+func TestAGenerationThatIsGivenUpIsAbandonedAtOnceAndReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l log
+		release := make(chan struct{})
+		first := make(chan *supervise.Pulse, 1)
+		stuck := deaf(release)
+		s := supervise.New(func(ctx context.Context, p *supervise.Pulse) error {
+			if p.Generation() == 1 {
+				first <- p
+				return stuck(ctx, p)
+			}
+			p.Idle()
+			if p.GiveUp(errors.New("idle")) {
+				t.Error("an idle worker was given up")
+			}
+			<-ctx.Done()
+			return nil
+		}, supervise.Config{Grace: time.Hour, Backoff: supervise.Backoff{First: -1}, OnEvent: l.add})
+		stop := serve(s)
+		p, enough := <-first, errors.New("enough")
+		if !p.GiveUp(enough) || p.GiveUp(enough) {
+			t.Error("it can be given up exactly once")
+		}
+		synctest.Wait()
+		if want := "1:started 1:abandoned 2:restarting 2:started"; l.String() != want {
+			t.Errorf("events %v\nwant   %v", &l, want)
+		}
+		if st := s.Status(); len(st.Abandoned) != 1 || !errors.Is(st.Err, enough) {
+			t.Errorf("status %+v", st)
+		}
+		close(release)
+		_ = stop()
+		if (*supervise.Pulse)(nil).GiveUp(enough) {
+			t.Error("nobody was given up")
+		}
+	})
+}
+
 func TestTooManyAbandonedEndServe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})

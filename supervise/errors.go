@@ -39,8 +39,7 @@ type SilentError struct {
 
 // Error names the worker, its generation and its TTL.
 func (e *SilentError) Error() string {
-	return fmt.Sprintf("supervise: %s was silent for its TTL of %v (last sign of life %s)",
-		label(e.Name, e.Generation), e.TTL, e.LastBeat.Format(time.RFC3339Nano))
+	return fmt.Sprintf("supervise: %s was silent for its TTL of %v", label(e.Name, e.Generation), e.TTL)
 }
 
 // Is reports whether target is ErrSilent.

@@ -33,12 +33,17 @@ type Pulse struct {
 	start time.Time
 	quiet chan struct{} // closed when the generation is over and nothing is being emitted
 
+	given chan error // why it was given up; has room for it
+
 	generation uint64
-	_          [56]byte // two pulses never share a cache line: 128 bytes, a size class
+	_          [48]byte // two pulses never share a cache line: 128 bytes, a size class
 }
 
 func newPulse(generation uint64, ttl time.Duration) *Pulse {
-	return &Pulse{generation: generation, ttl: ttl, start: time.Now(), quiet: make(chan struct{}, 1)}
+	return &Pulse{
+		generation: generation, ttl: ttl, start: time.Now(),
+		quiet: make(chan struct{}, 1), given: make(chan error, 1),
+	}
 }
 
 // Generation returns the number of the generation, from 1.
@@ -84,6 +89,19 @@ func (p *Pulse) BusySince() time.Time {
 		return time.Time{}
 	}
 	return p.start.Add(time.Duration(p.since.Load()))
+}
+
+// GiveUp abandons the generation, for the reason why: whoever supervises the work more
+// closely than a TTL does has told it to stop, and has waited long enough. It is fenced,
+// its goroutine counts as abandoned, and the next generation is started. GiveUp does not
+// wait for that. It reports false, and does nothing, if the worker is idle or emitting,
+// or was fenced before.
+func (p *Pulse) GiveUp(why error) bool {
+	if p == nil || !p.word.CompareAndSwap(0, fencedBit) {
+		return false
+	}
+	p.given <- why
+	return true
 }
 
 // Fenced reports whether the fence has fallen.

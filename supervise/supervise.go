@@ -199,6 +199,9 @@ func (r *run) watch(g *generation) error {
 			r.tell(Event{Kind: Silent, Generation: g.Generation(), Err: err})
 			g.cancel(err)
 			return r.reap(g, err)
+		case why := <-g.given:
+			g.cancel(why)
+			return r.giveUp(g, why)
 		}
 	}
 }
@@ -219,16 +222,22 @@ func (r *run) reap(g *generation, why error) error {
 		case n := <-r.returned:
 			r.tell(Event{Kind: Returned, Generation: n})
 		case <-grace.C:
-			g.fence()
-			stack := g.stack()
-			if !r.abandon(g, stack) {
-				return r.exited(g, <-g.done) // it returned at this very moment
-			}
-			r.setErr(why)
-			r.tell(Event{Kind: Abandoned, Generation: g.Generation(), Err: why, Stack: stack})
-			return why
+			return r.giveUp(g, why)
 		}
 	}
+}
+
+// giveUp leaves behind a generation that does not return.
+func (r *run) giveUp(g *generation, why error) error {
+	g.fence()
+	stack := g.stack()
+	if !r.abandon(g, stack) {
+		<-g.done
+		return r.exited(g, why) // it returned at this very moment
+	}
+	r.setErr(why)
+	r.tell(Event{Kind: Abandoned, Generation: g.Generation(), Err: why, Stack: stack})
+	return why
 }
 
 // abandon counts the generation as abandoned unless it has ended.

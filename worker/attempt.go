@@ -32,7 +32,8 @@ type runner struct {
 
 	mu      sync.Mutex // protects all below; never held while waiting or calling
 	running *item
-	overdue time.Time       // when a task with a timeout should have ended at the latest
+	overdue time.Time       // when a task that was told to stop should have ended at the latest
+	why     error           // what it was told
 	ctx     context.Context // ends with base, or when the running task must stop
 	cancel  context.CancelCauseFunc
 }
@@ -121,7 +122,7 @@ func (r *runner) begin(it *item, timeout time.Duration) context.Context {
 	defer r.mu.Unlock()
 	r.running = it
 	if timeout > 0 {
-		r.overdue = time.Now().Add(timeout + r.worker.cfg.Grace)
+		r.overdue, r.why = time.Now().Add(timeout+r.worker.cfg.Grace), ErrTimeout
 	}
 	return r.ctx
 }
@@ -142,13 +143,31 @@ func (r *runner) end() error {
 
 func (r *runner) renew() { r.ctx, r.cancel = context.WithCancelCause(r.base) }
 
-// stuck returns the task that runs though its timeout is long past, nil when there is
-// none: the handler ignores its context.
-func (r *runner) stuck(now time.Time) *item {
+// interrupt ends the context of the running task, if match says so.
+func (r *runner) interrupt(cause error, match func(*item) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.running == nil || r.overdue.IsZero() || now.Before(r.overdue) {
-		return nil
+	if r.running == nil || !match(r.running) {
+		return
 	}
-	return r.running
+	r.cancel(cause) // waits for nobody; a handler's AfterFunc has its own goroutine
+	if last := time.Now().Add(r.worker.cfg.Grace); r.overdue.IsZero() || last.Before(r.overdue) {
+		r.overdue, r.why = last, cause
+	}
 }
+
+// giveUpStuck abandons the replica if its handler should have ended by now: it ignores
+// its context. The task is then lost, see Worker.taskLost.
+func (r *runner) giveUpStuck(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.running != nil && !r.overdue.IsZero() && now.After(r.overdue) {
+		r.pulse.GiveUp(&stuckError{r.why})
+	}
+}
+
+// stuckError is why a replica was given up whose handler ignores its context.
+type stuckError struct{ told error }
+
+func (e *stuckError) Error() string { return e.told.Error() + "; its handler ignores its context" }
+func (e *stuckError) Unwrap() error { return e.told }

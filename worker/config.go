@@ -40,7 +40,9 @@ type Config struct {
 	Lease time.Duration
 
 	// Timeout is how long one attempt at a task may take, unless the task says
-	// otherwise. 0 means as long as it likes.
+	// otherwise. 0 means as long as it likes. The handler's context ends with it; a
+	// value that comes within the Grace after it still counts. After that the attempt
+	// has failed, and the replica is replaced although its goroutine cannot be stopped.
 	Timeout time.Duration
 
 	// Retries is how often a task that failed is tried again, unless the task says
@@ -58,11 +60,12 @@ type Config struct {
 	Prefetch int
 
 	// MaxDeliveries is how often a task may be delivered without an answer before it
-	// fails without being run once more. 0 means DefaultMaxDeliveries.
+	// fails without being run once more. 0 means DefaultMaxDeliveries. One that has
+	// hung five replicas of this worker fails in any case.
 	MaxDeliveries int
 
-	// Grace is how long a handler whose context has ended has to return before its
-	// goroutine is counted as abandoned, and how long results may take to be
+	// Grace is how long a handler whose context has ended, for whatever reason, has to
+	// return before its goroutine is counted as abandoned and its replica replaced, and how long results may take to be
 	// published when the worker stops at once. 0 means DefaultGrace.
 	Grace time.Duration
 

@@ -277,7 +277,7 @@ func TestATaskThatKillsItsWorkersIsGivenUp(t *testing.T) {
 	})
 	inBubble(t, h, worker.Config{MaxDeliveries: 5, Retries: -1}, func(r *rig) {
 		r.ask("a")
-		r.equal("answers", r.answers(time.Hour), "[job-0 killed: it was delivered 5 times without an answer: it kills or hangs its workers]")
+		r.equal("answers", r.answers(time.Hour), "[job-0 killed: it was delivered 5 times without an answer: it kills or hangs what runs it; the last time: killed by signal 9]")
 		r.equal("runs", ran.Load(), 5)
 		r.equal("dead letters", len(r.deadLetters()), 1)
 		r.equal("attempts", r.saw(worker.TaskLost), 5)

@@ -87,7 +87,6 @@ func (w *Worker) extendLeases(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		w.giveUpStuck()
 		for batch := range slices.Chunk(w.holdings.held(), extendBatch) {
 			lost, _ := w.extend(ctx, batch) // if it failed: the leases may last until the next time
 			for _, it := range lost {
@@ -138,22 +137,24 @@ func (w *Worker) leaseLost(it *item) {
 	w.lost(it, millrace.ErrLeaseLost)
 }
 
-// errStuck is why a task is given back whose handler ignores that its time is over.
-var errStuck = fmt.Errorf("%w, and its handler ignores its context", ErrTimeout)
-
-// giveUpStuck gives back tasks whose handlers ignore their timeout. Without a TTL
-// nobody can tell whether such a replica is alive, so it stays; what it still makes of
-// the task counts only if it is a value.
-func (w *Worker) giveUpStuck() {
-	now := time.Now()
-	for _, r := range w.runners.all() {
-		if r == nil {
-			continue
-		}
-		if it := r.stuck(now); it != nil && it.leaseLost.CompareAndSwap(false, true) {
-			w.giveBack(0, it)
-			w.lost(it, errStuck)
-		}
+// taskLost is told by the replicas that one of them was replaced while it had the task.
+// One that had its time, and one that nobody wants, has had its attempt; any other is
+// given back.
+func (w *Worker) taskLost(it *item, err error) {
+	hangs := w.lost(it, err)
+	var stuck *stuckError
+	if !errors.As(err, &stuck) || it.leaseLost.Load() {
+		w.giveBack(0, it)
+		return
+	}
+	if hangs >= maxHangs {
+		err = Permanent(err)
+	}
+	w.flow.finished()
+	out := outcome{item: it, failed: &failure{err: err, cause: stuck.told}}
+	if err := w.merger.Emit(w.brokerCtx, out); err != nil {
+		w.flow.settled(1, 0)
+		w.giveBack(0, it)
 	}
 }
 
@@ -189,10 +190,13 @@ func (w *Worker) giveBackReady() {
 	}
 }
 
-// lost tells that an attempt at a task will not count.
-func (w *Worker) lost(it *item, why error) {
+// lost tells that an attempt at a task will not count, and returns how often the task
+// has hung a replica.
+func (w *Worker) lost(it *item, why error) (hangs int) {
 	w.count.lost.Add(1)
+	hangs = w.troubles.note(it.name(), why)
 	w.tell(Event{Kind: TaskLost, Task: it.id, Attempt: it.attempt(), Err: why})
+	return hangs
 }
 
 // deliveries appends those of the items to dst.

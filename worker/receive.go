@@ -29,7 +29,9 @@ func (w *Worker) receive(ctx context.Context) error {
 		size := 0
 		for i := range slab.items {
 			it := &slab.items[i]
-			it.unfit = reader.read(it, w.cfg.MaxDeliveries)
+			if it.unfit = reader.read(it); it.unfit == nil {
+				it.unfit = w.hopeless(it)
+			}
 			size += it.delivery.Size()
 			items = append(items, it)
 		}
@@ -49,7 +51,7 @@ func (w *Worker) receive(ctx context.Context) error {
 type envelopes struct{ replyTo string }
 
 // read opens the item's envelope, and returns why it cannot be run, if so.
-func (r *envelopes) read(it *item, maxDeliveries int) *refusal {
+func (r *envelopes) read(it *item) *refusal {
 	unfit := it.open(it.delivery.Headers)
 	if it.replyTo != r.replyTo && it.replyTo != "" {
 		if err := millrace.CheckName(it.replyTo); err != nil {
@@ -60,10 +62,6 @@ func (r *envelopes) read(it *item, maxDeliveries int) *refusal {
 	}
 	if it.replyTo != "" {
 		it.replyTo = r.replyTo
-	}
-	if unfit == nil && int(it.delivery.Attempt) > maxDeliveries {
-		unfit = &refusal{KindKilled, fmt.Sprintf(
-			"it was delivered %d times without an answer: it kills or hangs its workers", it.delivery.Attempt-1)}
 	}
 	return unfit
 }

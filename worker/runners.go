@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/millrace/millrace/replica"
 	"github.com/millrace/millrace/supervise"
@@ -53,13 +54,27 @@ func (w *Worker) runnerOf(ctx context.Context) *runner {
 // interrupt ends the contexts of the running tasks for which match says so.
 func (w *Worker) interrupt(cause error, match func(*item) bool) {
 	for _, r := range w.runners.all() {
-		if r == nil {
-			continue
+		if r != nil {
+			r.interrupt(cause, match)
 		}
-		r.mu.Lock()
-		if r.running != nil && match(r.running) {
-			r.cancel(cause) // waits for nobody; a handler's AfterFunc has its own goroutine
+	}
+}
+
+// giveUpStuck abandons, until ctx ends, replicas whose handlers ignore that they have
+// to end.
+func (w *Worker) giveUpStuck(ctx context.Context) {
+	ticker := time.NewTicker(min(max(w.cfg.Grace/4, 10*time.Millisecond), time.Second))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			for _, r := range w.runners.all() {
+				if r != nil {
+					r.giveUpStuck(now)
+				}
+			}
 		}
-		r.mu.Unlock()
 	}
 }

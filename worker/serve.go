@@ -25,6 +25,7 @@ func (w *Worker) serve(ctx context.Context) error {
 	inputs.Go(func() { inputBroken <- w.receive(receiving) })
 	inputs.Go(func() { inputBroken <- w.heed(receiving) })
 	leases.Go(func() { w.extendLeases(extending) })
+	leases.Go(func() { w.giveUpStuck(extending) })
 	outputs.Go(func() {
 		if err := w.publish(); err != nil {
 			outputBroken <- err

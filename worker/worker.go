@@ -42,6 +42,7 @@ type Worker struct {
 	holdings  holdings
 	runners   runners
 	cancelled cancelledIDs
+	troubles  troubles
 	flow      flow
 	count     counters
 	refusing  atomic.Pointer[error] // why the broker refuses results, while it does
@@ -62,10 +63,13 @@ type Worker struct {
 
 // New returns a worker that answers the tasks of the queue with h. Nothing runs until
 // Serve is called. Returns an error that wraps millrace.ErrBadName for a bad name of
-// a queue.
+// a queue, and one for a nil handler.
 func New(broker millrace.Broker, queue string, h Handler, cfg Config) (*Worker, error) {
 	if err := millrace.CheckQueue(queue); err != nil {
 		return nil, fmt.Errorf("worker: %w", err)
+	}
+	if h == nil {
+		return nil, errors.New("worker: no handler")
 	}
 	if p, ok := h.(interface{ Prefetch() bool }); ok && !p.Prefetch() && cfg.Prefetch == 0 {
 		cfg.Prefetch = NoPrefetch
@@ -81,11 +85,8 @@ func New(broker millrace.Broker, queue string, h Handler, cfg Config) (*Worker, 
 	w.merger = fanin.New(fanin.Config[outcome]{Buffer: settleBatch})
 	w.replicas = replica.New(w.ready, w.handle, replica.Config[*item]{
 		Replicas: w.cfg.Replicas,
-		Lost: func(it *item, err error) {
-			w.giveBack(0, it)
-			w.lost(it, err)
-		},
-		Failed: w.failed,
+		Lost:     w.taskLost,
+		Failed:   w.failed,
 		Supervise: supervise.Config{
 			Name: queue, TTL: w.cfg.TTL, Grace: w.cfg.Grace, MaxAbandoned: w.cfg.MaxAbandoned,
 			Backoff: supervise.Backoff{Max: replicaBackoffMax},
@@ -107,7 +108,8 @@ func New(broker millrace.Broker, queue string, h Handler, cfg Config) (*Worker, 
 // error.
 //
 // It returns nil after Drain, the cause of ctx, the error of the broker when it is
-// lost, or a *supervise.AbandonedError when too many handlers ignore their context.
+// lost, or a *supervise.AbandonedError when too many handlers ignore their context. A
+// client in the same process does not learn of it: watch what Serve returns.
 func (w *Worker) Serve(ctx context.Context) error {
 	w.mu.Lock()
 	if w.serving {
