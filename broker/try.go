@@ -35,15 +35,14 @@ func (c *Consumer) Wait(ctx context.Context) error {
 }
 
 // look says whether there is something to take, and room for it. If not, the consumer is
-// on the waiting list, or is woken by what makes room.
+// on the waiting list, or is woken by what makes room. What has become due is there when
+// the alarm has rung.
 func (c *Consumer) look() (ready bool, err error) {
 	ch := c.channel
-	at := ch.now()
 	var next *Consumer
 	ch.mu.Lock()
 	ch.leave(c)
 	c.full = false
-	ch.ledger.NextRedelivery(at) // moves what is due
 	switch {
 	case c.closed || ch.ended != nil:
 		ch.mu.Unlock()

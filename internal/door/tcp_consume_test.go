@@ -1,10 +1,14 @@
 package door
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace"
 	"github.com/millrace/millrace/broker"
@@ -201,6 +205,46 @@ func TestMessagesOfAllSizesArriveWhole(t *testing.T) {
 			t.Fatalf("message %d has %d bytes and differs from the one with %d that was sent", i, len(m.body), len(sent[i%len(sent)]))
 		}
 	}
+}
+
+func TestABacklogComesWholeAndInOrderThroughAnyOutputBuffer(t *testing.T) {
+	for _, size := range []int{0, -1, 64, 1000, 65536} {
+		d := serveTCP(t, Config{})
+		p, c := d.dial(), d.dial()
+		var bodies []string
+		for i := range 2000 {
+			bodies = append(bodies, strings.Repeat(fmt.Sprint(i, " "), 40))
+		}
+		p.send(mpub("t", bodies...))
+		p.want("OK")
+		c.send(identify(fmt.Sprintf(`{"output_buffer_size":%d}`, size)), "SUB t c\nRDY 2500\n")
+		c.want("OK", "OK")
+		for i, want := range bodies {
+			if got := c.message().body; got != want {
+				t.Fatalf("size %d: message %d is %q", size, i, got)
+			}
+		}
+	}
+}
+
+func TestAPumpGoesOnAfterTheBrokerCouldNotRead(t *testing.T) {
+	virtually(t, Config{}, func(t *testing.T, d *tcpDoor, _ func() *client) {
+		ctx, cancel := context.WithCancel(t.Context())
+		_, its := net.Pipe()
+		p := &pump{conn: d.newConn(ctx, its)}
+		start := time.Now()
+		if !p.goesOn(io.ErrUnexpectedEOF) || time.Since(start) != retryRead {
+			t.Errorf("it does not try again in %v", retryRead)
+		}
+		start = time.Now()
+		if p.goesOn(errNotWritten) || p.goesOn(fmt.Errorf("channel c: %w", millrace.ErrClosed)) || time.Since(start) != 0 {
+			t.Error("it goes on when there is no use")
+		}
+		cancel()
+		if p.goesOn(io.ErrUnexpectedEOF) {
+			t.Error("it goes on when the door closes")
+		}
+	})
 }
 
 func TestPipelinedPublishesAreAnsweredEach(t *testing.T) {

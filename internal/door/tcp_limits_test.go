@@ -74,19 +74,19 @@ func TestClosingTheDoorEndsEveryConnection(t *testing.T) {
 	}()
 	c.message()
 	d.stop()
+	d.eachClient(func(s clientStats) { t.Errorf("a client is left: %+v", s) })
+	if depth := d.depth("t", "c"); depth.InFlight != 0 {
+		t.Errorf("%d messages are still in flight", depth.InFlight)
+	}
 	for _, c := range []*client{p, idle, half, c} {
 		if _, err := io.Copy(io.Discard, c.in); err != nil && !isReset(err) {
 			t.Error(err)
 		}
 		_ = c.Close()
 	}
-	if depth := d.depth("t", "c"); depth.InFlight != 0 {
-		t.Errorf("%d messages are still in flight", depth.InFlight)
-	}
 	if _, err := net.Dial("tcp", d.addr); err == nil {
 		t.Error("the door is still open")
 	}
-	d.eachClient(func(s clientStats) { t.Errorf("a client is left: %+v", s) })
 	goleak.VerifyNone(t, before, goleak.IgnoreAnyFunction("github.com/millrace/millrace/broker.(*housekeeper).run"))
 }
 

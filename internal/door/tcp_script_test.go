@@ -203,10 +203,18 @@ func TestIdentifying(t *testing.T) {
 				`"deflate_level":6,"max_deflate_level":6,"snappy":false,"sample_rate":5,"auth_required":false,"output_buffer_size":100,"output_buffer_timeout":30}`),
 		features("negotiating no buffer", `{"feature_negotiation":true,"output_buffer_size":-1}`,
 			strings.NewReplacer(`size":16384`, `size":1`, `timeout":250`, `timeout":0`).Replace(told)),
-		{"two kinds of compression", []string{magic, identify(`{"feature_negotiation":true,"snappy":true,"deflate":true}`)},
-			[]string{"!E_IDENTIFY_FAILED cannot enable both deflate and snappy compression"}, false},
-		{"SUB without heartbeats", []string{magic, identify(`{"heartbeat_interval":-1}`), "SUB t c\n"},
-			[]string{"OK", "!E_INVALID cannot SUB with heartbeats disabled"}, false},
+		{
+			"two kinds of compression",
+			[]string{magic, identify(`{"feature_negotiation":true,"snappy":true,"deflate":true}`)},
+			[]string{"!E_IDENTIFY_FAILED cannot enable both deflate and snappy compression"},
+			false,
+		},
+		{
+			"SUB without heartbeats",
+			[]string{magic, identify(`{"heartbeat_interval":-1}`), "SUB t c\n"},
+			[]string{"OK", "!E_INVALID cannot SUB with heartbeats disabled"},
+			false,
+		},
 	})
 }
 
