@@ -43,7 +43,7 @@ func (d *Door) accept(ctx context.Context, ln net.Listener, clients *clients) er
 		switch {
 		case err == nil:
 			wait = 0
-			clients.serve(d, ctx, raw)
+			clients.serve(ctx, d, raw)
 		case ctx.Err() != nil:
 			return nil
 		case outOfFiles(err):
@@ -84,7 +84,7 @@ type clients struct {
 }
 
 // serve serves a connection in a goroutine of its own.
-func (cs *clients) serve(d *Door, ctx context.Context, raw net.Conn) {
+func (cs *clients) serve(ctx context.Context, d *Door, raw net.Conn) {
 	c := d.newConn(ctx, raw)
 	if most := d.cfg.MaxConnections; !d.enter(c, most) {
 		d.cfg.Logger.Warn("too many connections", "client", raw.RemoteAddr(), "limit", most)

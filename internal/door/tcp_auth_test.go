@@ -96,7 +96,7 @@ func TestAnAuthServerIsAskedWhatAClientMayDo(t *testing.T) {
 		c.want(told, "OK", "OK", "OK")
 		r := server.last.Load()
 		if r.URL.Path != "/auth" || r.Form.Get("secret") != "a secret&more" || r.Form.Get("remote_ip") != "127.0.0.1" ||
-			r.Form.Get("tls") != "false" || !r.Form.Has("common_name") || (r.Method == "POST") != post || post && r.URL.RawQuery != "" {
+			r.Form.Get("tls") != "false" || !r.Form.Has("common_name") || (r.Method == http.MethodPost) != post || post && r.URL.RawQuery != "" {
 			t.Errorf("it was asked %s %s with %v", r.Method, r.URL, r.Form)
 		}
 		if n := server.asked.Load(); n != 1 {

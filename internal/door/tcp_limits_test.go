@@ -50,7 +50,7 @@ func TestWhoSendsTooMuchIsToldWhy(t *testing.T) {
 			_, _ = io.WriteString(c.Conn, "PUB t\n"+be32(4<<20)+strings.Repeat("x", 4<<20))
 		}()
 		c.want("!E_BAD_MESSAGE PUB message too big 4194304 > 1048576")
-		if _, err := c.in.ReadByte(); err != io.EOF { //nolint:errorlint // nothing else will do
+		if _, err := c.in.ReadByte(); err != io.EOF {
 			t.Errorf("after the error came %v, want the end", err)
 		}
 		<-sent

@@ -129,9 +129,9 @@ func appendBlock(dst, data []byte) []byte {
 	misses := 0
 	for i := 1; i+minMatch <= len(data); {
 		word := binary.LittleEndian.Uint32(data[i:])
-		slot := &last[word*0x1e35a7bd>>(32-hashBits)]
-		from := int(*slot)
-		*slot = uint16(i) //nolint:gosec // below SnappyBlock
+		hash := word * 0x1e35a7bd >> (32 - hashBits)
+		from := int(last[hash])
+		last[hash] = uint16(i) //nolint:gosec // below SnappyBlock
 		if from >= i || binary.LittleEndian.Uint32(data[from:]) != word {
 			misses++
 			i += 1 + misses/32
