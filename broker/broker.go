@@ -29,7 +29,11 @@ type Broker struct {
 	topics map[string]*Topic
 	closed bool
 
-	house  housekeeper
+	house   housekeeper
+	changes changes
+	health  health
+	damages atomic.Uint64 // pieces of files that could not be read
+
 	timers sync.WaitGroup // of the channels: those that are set, and those that fire
 	once   sync.Once      // of Close
 	err    error          // what Close returned
@@ -40,6 +44,7 @@ type Broker struct {
 // has written there, and otherwise what the file system says.
 func Open(opts Options) (*Broker, error) {
 	b := &Broker{opts: opts.withDefaults(), opened: time.Now(), topics: make(map[string]*Topic)}
+	b.health.start(b)
 	if b.opts.fs != nil {
 		if err := b.openDir(); err != nil {
 			return nil, err

@@ -22,7 +22,11 @@ type Channel struct {
 	mu        sync.Mutex // guards what follows
 	ledger    *ledger.Ledger
 	limit     uint64 // messages below it may be delivered
-	reading   bool   // a consumer reads the log; for good once the channel has ended
+	paused    bool   // its consumers get nothing
+	base      int64  // what of the topic had arrived before it
+	arrived   uint64 // what Stats has said last
+	oldest    oldest
+	reading   bool // a consumer reads the log; for good once the channel has ended
 	consumers map[uint32]*Consumer
 	lastID    uint32
 	waiting   []*Consumer // with room, for messages; longest first
@@ -52,13 +56,21 @@ func (ch *Channel) Name() string { return ch.name }
 func (ch *Channel) Depth() millrace.Depth {
 	ch.mu.Lock()
 	c := ch.ledger.Counts()
-	cursor, limit := ch.ledger.Cursor(), ch.limit
+	waiting := ch.unread()
 	ch.mu.Unlock()
 	return millrace.Depth{
-		Ready:    ch.topic.log.Count(cursor, limit) + int64(c.Ready),
+		Ready:    waiting + int64(c.Ready),
 		InFlight: int64(c.InFlight),
 		Deferred: int64(c.Deferred),
 	}
+}
+
+// unread is how many messages the channel was not given yet. The lock is held.
+func (ch *Channel) unread() int64 {
+	log := ch.topic.log
+	n := log.Count(ch.ledger.Cursor(), ch.limit)
+	ch.ledger.Excluded(func(lo, hi uint64) { n -= log.Count(lo, min(hi, ch.limit)) })
+	return n
 }
 
 func (ch *Channel) now() int64 { return ch.topic.broker.now() }
@@ -74,7 +86,7 @@ func (ch *Channel) extend(limit uint64) {
 
 // hasMore says whether a consumer that looks now would find something. The lock is held.
 func (ch *Channel) hasMore() bool {
-	return !ch.reading && (ch.ledger.Counts().Ready > 0 || ch.ledger.Cursor() < ch.limit)
+	return !ch.reading && !ch.paused && (ch.ledger.Counts().Ready > 0 || ch.ledger.Cursor() < ch.limit)
 }
 
 // passOn takes the consumer that has waited longest off the list, if there is something
@@ -236,6 +248,7 @@ func (ch *Channel) ring() {
 			return
 		}
 		c.held--
+		c.silent.Store(c.quiet)
 		if c.full {
 			c.full = false
 			roomy = append(roomy, c)

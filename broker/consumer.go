@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace"
@@ -21,12 +22,15 @@ type Consumer struct {
 	receiving chan struct{}
 	records   []seglog.Record
 
+	silent atomic.Bool // it is quiet, and a lease of its has ended since it spoke
+
 	// The channel's lock guards what follows.
 	prefetch int
 	held     int  // deliveries that are neither acked nor given back
 	full     bool // its Receive waits for room
 	waits    bool // it is on the channel's waiting list
 	closed   bool
+	quiet    bool                 // see SetQuiet
 	extended map[uint64]firstSeen // by ExtendSeqs; nil until it was used
 }
 

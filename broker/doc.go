@@ -12,8 +12,8 @@
 //     the broker.
 //   - Every message is delivered to one consumer of each channel at least once, and again
 //     until it is acked: at once when its consumer closes, else when its lease ends.
-//   - Creating and deleting topics and channels survives power loss when it has returned;
-//     a deferral, by Publish or Nack, is as durable as a publish. Acks are written a
+//   - Creating, deleting and pausing topics and channels survives power loss when it has
+//     returned; emptying them, and a deferral, by Publish or Nack, are as durable as a publish. Acks are written a
 //     moment later, many together: a crash in between means that a few messages are
 //     delivered again.
 //   - Memory is bounded whatever the backlog: recent messages are served from memory,

@@ -136,13 +136,23 @@ func (t *Topic) persist(ch *Channel) {
 	if ch.ending() != nil {
 		return
 	}
+	_ = ch.persistNow()
+}
+
+// persistNow writes the channel's journal, as safely as a message that is published. The
+// topic's turn is held.
+func (ch *Channel) persistNow() error {
+	if !ch.journal.kept() {
+		return nil
+	}
 	err := ch.journal.write(ch)
-	if err == nil && t.broker.opts.Sync == SyncAlways {
+	if err == nil && ch.topic.broker.opts.Sync == SyncAlways {
 		err = ch.journal.sync()
 	}
 	if err != nil {
-		t.broker.house.tell(t) // its journal is stale now
+		ch.topic.broker.house.tell(ch.topic) // its journal is stale now
 	}
+	return err
 }
 
 // reclaim removes the segments in which every channel has nothing left to do. Their acks

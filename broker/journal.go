@@ -80,7 +80,7 @@ func (j *journal) write(ch *Channel) error {
 func (j *journal) rewrite(ch *Channel) error {
 	ch.mu.Lock()
 	ch.dirty = false
-	h := journalHeader{salt: rand.Uint64(), floor: ch.ledger.Floor()}
+	h := journalHeader{salt: rand.Uint64(), floor: ch.ledger.Floor(), paused: ch.paused}
 	b := append(h.appendTwice(nil), make([]byte, frameSize)...)
 	b = ch.ledger.AppendSnapshot(b)
 	whole := len(b)
@@ -89,7 +89,8 @@ func (j *journal) rewrite(ch *Channel) error {
 	putFrame(b[headersSize:], h.salt, headersSize)
 	file, err := replaceFile(j.fs, j.path, b)
 	if err != nil {
-		return err // the next write tries again: what made this one necessary has not changed
+		j.stale = true // the old file may have lost its name, and lacks what the ledger has told
+		return err
 	}
 	j.letGo()
 	j.file, j.salt, j.stale, j.unsynced = file, h.salt, false, false
@@ -140,31 +141,33 @@ func (j *journal) remove() error {
 
 // load reads the journal of a channel whose topic's log ends at end. Entries that are
 // damaged are left out and told to damaged: what they said was acked is delivered again.
-// Returns ErrNewerVersion, wrapped, and what the file system returns.
-func (j *journal) load(end uint64, damaged func(offset, bytes int64)) (*ledger.Ledger, error) {
+// paused says that the channel is. Returns ErrNewerVersion, wrapped, and what the file
+// system returns.
+func (j *journal) load(end uint64, damaged func(offset, bytes int64)) (l *ledger.Ledger, paused bool, err error) {
 	file, err := j.fs.Open(j.path)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	b, err := readAll(file)
 	var h journalHeader
 	if err == nil {
 		h, err = readHeaders(b, damaged)
 	}
-	l, intact := ledger.New(h.floor), false
+	l = ledger.New(h.floor)
+	intact := false
 	if err == nil {
 		intact, err = replay(b, h.salt, l, damaged)
 	}
 	if err != nil {
 		_ = file.Close()
-		return nil, err
+		return nil, false, err
 	}
 	l.Recovered(end)
 	j.file, j.salt, j.size = file, h.salt, int64(len(b))
 	j.compact = max(minCompact, j.size)
 	// Begin with a new file, so that damage is found only once.
 	j.stale = !intact || !h.intact
-	return l, nil
+	return l, h.paused, nil
 }
 
 // replaceFile writes a new file, gives it the name path once it is safe, and returns it

@@ -141,7 +141,7 @@ func TestEntriesOfAnotherJournalAreDamage(t *testing.T) {
 		b.publish("t", "c")
 		closed(b, disk)
 		other := contents(t, disk, "data/topics/t.topic/d.ledger")
-		overwrite(t, disk, journalFile, other[64:], 64)
+		overwrite(t, disk, journalFile, other[80:], 80)
 		told := &reports{}
 		b = open(t, broker.Options{Dir: "data", Logger: slog.New(told)}.On(disk))
 		if !slices.Contains(told.files, journalFile) {
@@ -218,7 +218,7 @@ func TestAnEntryOfANewerVersionIsSaidToBe(t *testing.T) {
 		closed(b, disk)
 		file := contents(t, disk, journalFile)
 		newer := slices.Clone(file)
-		newer[64+8] = 99 // the entry's own version, behind its frame
+		newer[80+8] = 99 // the entry's own version, behind its frame
 		broker.SealEntry(newer)
 		if bytes.Equal(newer, file) {
 			t.Fatal("it is the same")

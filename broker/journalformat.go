@@ -18,16 +18,16 @@ import (
 // The header stands there twice, because no entry can be checked without its salt. All
 // integers are little-endian, all checksums are CRC-32C (Castagnoli).
 //
-//	0        8         12    16     24      32
-//	┌────────┬─────────┬─────┬──────┬───────┐
-//	│ magic  │ version │ crc │ salt │ floor │   crc over all the others
-//	│ 8      │ u32     │ u32 │ u64  │ u64   │
-//	└────────┴─────────┴─────┴──────┴───────┘
+//	0        8         12    16     24      32      40
+//	┌────────┬─────────┬─────┬──────┬───────┬───────┐
+//	│ magic  │ version │ crc │ salt │ floor │ flags │   crc over all the others
+//	│ 8      │ u32     │ u32 │ u64  │ u64   │ u64   │
+//	└────────┴─────────┴─────┴──────┴───────┴───────┘
 //
 // The salt is random, so that no bytes of an older file can be taken for an entry. The
 // floor is the snapshot's: all messages below it were done when the file was made. It
 // stands here too, so that a damaged snapshot does not bring back the channel's whole
-// past. Every later version keeps magic, version and crc as they are.
+// past. The flags say that the channel is paused. Every later version keeps magic, version and crc as they are.
 //
 //	┌────────┬─────┬───────────────────────┐
 //	│ length │ crc │ as package ledger     │   crc over salt, offset, length and what
@@ -36,15 +36,18 @@ import (
 const (
 	journalMagic   = "mrledger"
 	journalVersion = 1
-	headerSize     = 32
+	headerSize     = 40
 	headersSize    = 2 * headerSize
 	frameSize      = 8
+
+	flagPaused = 1 << 0 // also in RELEASED
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 type journalHeader struct {
 	salt, floor uint64
+	paused      bool
 	intact      bool // both copies were good
 }
 
@@ -56,9 +59,17 @@ func (h journalHeader) appendTwice(b []byte) []byte {
 		b = binary.LittleEndian.AppendUint32(b, 0)
 		b = binary.LittleEndian.AppendUint64(b, h.salt)
 		b = binary.LittleEndian.AppendUint64(b, h.floor)
+		b = binary.LittleEndian.AppendUint64(b, flags(h.paused))
 		putCRC(b[start:])
 	}
 	return b
+}
+
+func flags(paused bool) uint64 {
+	if paused {
+		return flagPaused
+	}
+	return 0
 }
 
 // putCRC and goodCRC are for the headers of journals and of RELEASED, whose crc stands
@@ -86,6 +97,7 @@ func readHeaders(b []byte, damaged func(offset, bytes int64)) (journalHeader, er
 			return found, newerVersion(version, journalVersion)
 		}
 		found.salt, found.floor = binary.LittleEndian.Uint64(h[16:]), binary.LittleEndian.Uint64(h[24:])
+		found.paused = binary.LittleEndian.Uint64(h[32:])&flagPaused != 0
 		good++
 	}
 	found.intact = good == 2

@@ -52,7 +52,7 @@ func (ch *Channel) save() error {
 	}
 	// When the topic's last channel goes, the disk may be full: what is to be written
 	// then gets its place now.
-	if err := t.saved.create(t.releasedTo()); err != nil {
+	if err := t.saved.create(t.state()); err != nil {
 		return err
 	}
 	return ch.journal.create(ch)
@@ -64,7 +64,9 @@ func (t *Topic) add(ch *Channel) {
 	ch.limit = t.released
 	t.channels = append(t.channels[:len(t.channels):len(t.channels)], ch)
 	t.mu.Unlock()
+	ch.base = t.arrived()
 	t.committed(t.log.End()) // what waited in the topic waits in its first channel now
+	t.broker.changes.announce()
 }
 
 // DeleteChannel removes the channel. Its consumers get ErrClosed. Deleting one that
@@ -96,6 +98,7 @@ func (t *Topic) deleteIdle(ch *Channel) {
 // remove takes away a channel that has ended. The turn is held.
 func (t *Topic) remove(ch *Channel) error {
 	rest := t.drop(ch)
+	defer t.broker.changes.announce()
 	if len(rest) == 0 && millrace.Ephemeral(t.name) {
 		return t.deleteNow()
 	}
@@ -126,7 +129,7 @@ func (t *Topic) saveReleased(channels []*Channel) error {
 	if t.dir == "" || slices.ContainsFunc(channels, func(ch *Channel) bool { return ch.journal.kept() }) {
 		return nil
 	}
-	return t.saved.write(t.releasedTo())
+	return t.saved.write(t.state())
 }
 
 // delete ends the topic and removes what it has on disk.
@@ -153,6 +156,7 @@ func (t *Topic) deleteNow() error {
 	}
 	t.broker.forget(t)
 	close(t.deleted)
+	t.broker.changes.announce()
 	return err
 }
 

@@ -76,29 +76,32 @@ func (t *Topic) loadChannels() error {
 		}
 	}
 	end := t.log.End()
-	cursor, err := t.saved.load(t.damaged(releasedName))
+	saved, err := t.saved.load(t.damaged(releasedName))
 	if err != nil {
 		return fmt.Errorf("%s: %w", t.saved.path, err)
 	}
-	t.released = min(cursor, end)
-	if len(t.channels) > 0 {
+	t.released, t.paused = min(saved.cursor, end), saved.paused
+	if len(t.channels) > 0 && !t.paused {
 		t.released = end
 	}
+	for _, ch := range t.channels {
+		ch.limit = max(t.released, ch.ledger.Cursor())
+		ch.arm(t.broker.now())
+	}
+	t.start()
 	return nil
 }
 
 func (t *Topic) loadChannel(name string) error {
 	j := &journal{fs: t.broker.opts.fs, path: journalPath(t.dir, name)}
 	end := t.log.End()
-	l, err := j.load(end, t.damaged(name+ledgerSuffix))
+	l, paused, err := j.load(end, t.damaged(name+ledgerSuffix))
 	if err != nil {
 		return fmt.Errorf("%s: %w", j.path, err)
 	}
 	ch := newChannel(t, name, l)
-	ch.journal = j
-	ch.limit = end
+	ch.journal, ch.paused = j, paused
 	t.channels = append(t.channels, ch)
-	ch.arm(t.broker.now())
 	return nil
 }
 

@@ -212,15 +212,15 @@ func TestAFileOfANewerVersionIsLeftAlone(t *testing.T) {
 			return fmt.Appendf(nil, "millrace 2 %08x\n", crc32.Checksum([]byte("millrace 2"), castagnoli))
 		}},
 		{"topics/t.topic/c.ledger", func(b []byte) []byte {
-			b[8], b[40] = 2, 2
-			reseal(b[:32])
-			reseal(b[32:64])
+			b[8], b[48] = 2, 2
+			reseal(b[:40])
+			reseal(b[40:80])
 			return b
 		}},
 		{"topics/t.topic/RELEASED", func(b []byte) []byte {
-			b[8], b[32] = 2, 2
-			reseal(b[:24])
-			reseal(b[24:48])
+			b[8], b[40] = 2, 2
+			reseal(b[:32])
+			reseal(b[32:64])
 			return b
 		}},
 		{"topics/t.topic/0000000000000001.seg", func(b []byte) []byte {

@@ -31,7 +31,7 @@ var (
 //	topics/NAME.topic/          one a topic
 //	    0000000000000001.seg    its log, see package seglog
 //	    CHANNEL.ledger          one a channel, see journal
-//	    RELEASED                where its first channel starts, see releasedFile
+//	    RELEASED                where its first channel starts and if it is paused, see releasedFile
 //	topics/NAME.gone/           deleted, not yet removed
 //	*.tmp                       not finished
 const (
@@ -186,6 +186,9 @@ var errDamaged = errors.New("damaged bytes")
 
 // damaged reports what could not be read and was left out.
 func (b *Broker) damaged(file string, offset, bytes int64, err error) {
+	if !errors.Is(err, seglog.ErrTorn) {
+		b.damages.Add(1)
+	}
 	b.opts.Logger.Warn("damage on disk", "file", file, "offset", offset, "bytes", bytes, "error", err)
 }
 

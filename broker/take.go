@@ -59,7 +59,7 @@ func (c *Consumer) begin(buf []millrace.Delivery) (h haul, ok bool, err error) {
 	case room <= 0:
 		c.full = true
 		next = ch.passOn()
-	case ch.reading || !again && ch.ledger.Cursor() >= ch.limit:
+	case ch.reading || ch.paused || !again && ch.ledger.Cursor() >= ch.limit:
 		ch.wait(c)
 	default:
 		ok, ch.reading = true, true
@@ -74,7 +74,12 @@ func (c *Consumer) begin(buf []millrace.Delivery) (h haul, ok bool, err error) {
 }
 
 // room is how many more deliveries the consumer may hold. The lock is held.
-func (c *Consumer) room() int { return c.prefetch - c.held }
+func (c *Consumer) room() int {
+	if c.silent.Load() {
+		return 0
+	}
+	return c.prefetch - c.held
+}
 
 // lease leases to the consumer what was given back or is due. The lock is held.
 func (ch *Channel) lease(c *Consumer, buf []millrace.Delivery, at int64) int {
@@ -198,7 +203,7 @@ func (c *Consumer) deliver(h *haul, at int64) int {
 	n := h.fetched
 	for i := range h.records {
 		switch r := &h.records[i]; {
-		case r.Seq >= h.limit, r.Seq < l.Cursor():
+		case r.Seq >= h.limit, !l.Wanted(r.Seq):
 			// Not released yet, or meanwhile the channel was emptied.
 		case r.Due > at:
 			l.Defer(r.Seq, r.Due)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/millrace/millrace"
 	"github.com/millrace/millrace/internal/seglog"
@@ -33,12 +34,17 @@ type Topic struct {
 	saved   releasedFile
 	failing bool // the housekeeper could not do its work here, and has said so
 
+	published      atomic.Uint64 // messages, since it was opened
+	publishedBytes atomic.Uint64 // of their bodies
+
 	mu       sync.Mutex // guards what follows
 	channels []*Channel // never changed in place: a copy may be used without the lock
 	// released is where a new channel starts and where all channels end. It follows the
-	// end of the log while the topic has a channel, and stands still while it has none;
-	// so the first channel gets what waited for it.
+	// end of the log while the topic has a channel, and stands still while it has none or
+	// is paused; so the first channel gets what waited for it.
 	released uint64
+	paused   bool
+	emptied  int64 // messages that Empty took out
 	bytes    int64 // of its messages, if they are in memory
 	ended    error // why it takes no messages and channels any more
 }
@@ -60,7 +66,11 @@ func (t *Topic) Name() string { return t.name }
 
 // ready opens the topic's log the first time it is called.
 func (t *Topic) ready() error {
-	t.open.Do(func() { t.err = t.load() })
+	t.open.Do(func() {
+		if t.err = t.load(); t.err == nil {
+			t.broker.changes.announce()
+		}
+	})
 	return t.err
 }
 
@@ -126,8 +136,10 @@ func (t *Topic) free(bytes int64) {
 
 func (t *Topic) append(msgs []millrace.Message) error {
 	at := t.broker.now()
+	var bytes uint64
 	ticket, err := t.log.Append(at, len(msgs), func(i int) seglog.Entry {
 		m := &msgs[i]
+		bytes += uint64(len(m.Body))
 		e := seglog.Entry{Headers: m.Headers, Body: m.Body}
 		if m.Delay > 0 {
 			e.Due = after(at, m.Delay)
@@ -136,6 +148,12 @@ func (t *Topic) append(msgs []millrace.Message) error {
 	})
 	if err == nil {
 		err = t.log.Commit(ticket)
+	}
+	t.broker.health.note(err)
+	if err == nil {
+		t.published.Add(uint64(len(msgs)))
+		t.publishedBytes.Add(bytes)
+		return nil
 	}
 	if errors.Is(err, seglog.ErrClosed) {
 		if ended := t.ending(); ended != nil {
@@ -148,7 +166,7 @@ func (t *Topic) append(msgs []millrace.Message) error {
 // committed is called by the log when more of it is visible.
 func (t *Topic) committed(end uint64) {
 	t.mu.Lock()
-	if len(t.channels) == 0 || end <= t.released {
+	if len(t.channels) == 0 || t.paused || end <= t.released {
 		t.mu.Unlock()
 		return
 	}
@@ -160,10 +178,13 @@ func (t *Topic) committed(end uint64) {
 	}
 }
 
-func (t *Topic) releasedTo() uint64 {
+func (t *Topic) releasedTo() uint64 { return t.state().cursor }
+
+// state is what the topic's releasedFile is to say.
+func (t *Topic) state() released {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.released
+	return released{t.released, t.paused}
 }
 
 // Channels returns the topic's channels.
@@ -183,5 +204,6 @@ func (t *Topic) Lookup(name string) *Channel {
 	return nil
 }
 
-// Depth returns how many messages wait in the topic itself, because it has no channel.
+// Depth returns how many messages wait in the topic itself, because it has no channel or
+// is paused.
 func (t *Topic) Depth() int64 { return t.log.Count(t.releasedTo(), t.log.End()) }

@@ -19,6 +19,7 @@ type entry struct {
 	done          spans    // above the floor, below the cursor
 	ready         []parked // ascending by seq; in flight or ready again
 	deferred      []parked // ascending by due
+	beyond        spans    // above the cursor
 }
 
 const (
@@ -42,6 +43,8 @@ const endOfSeqs = 1 << 63
 //	│ n U │ n × ( seq − last U    │ attempt U )    │                     │  ready again, or in flight
 //	├─────┼───────────────────────┼────────────────┼─────────────────────┤
 //	│ n U │ n × ( due − last U    │ seq − floor U  │ attempt U )         │  deferred
+//	├─────┼───────────────────────┼────────────────┼─────────────────────┤
+//	│ n U │ n × ( from − last U   │ to − from U )  │                     │  excluded
 //	└─────┴───────────────────────┴────────────────┴─────────────────────┘
 //
 // version and kind are a byte each, U is an unsigned varint (7 bits a byte, lowest
@@ -49,7 +52,9 @@ const endOfSeqs = 1 << 63
 // floor and below the cursor; last is the end of the run before, at first the floor.
 // The second counts messages in ascending order; last is the message before, at first
 // the floor. The third counts messages ordered by due time; last is the due time
-// before, at first 0, and the difference is taken modulo 2⁶⁴.
+// before, at first 0, and the difference is taken modulo 2⁶⁴. The fourth counts runs that
+// are done beyond the cursor, and is left out when it is 0; last is the end of the run
+// before, at first the cursor.
 //
 // Acks in order need a floor and a cursor: 12 bytes, however many there were.
 func (e *entry) encode(dst []byte) []byte {
@@ -81,6 +86,17 @@ func (e *entry) encode(dst []byte) []byte {
 		dst = binary.AppendUvarint(dst, uint64(p.attempt))
 		due = p.due
 	}
+
+	if len(e.beyond) == 0 {
+		return dst
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(e.beyond)))
+	last = e.cursor
+	for _, s := range e.beyond {
+		dst = binary.AppendUvarint(dst, s.lo-last)
+		dst = binary.AppendUvarint(dst, s.hi-s.lo)
+		last = s.hi
+	}
 	return dst
 }
 
@@ -102,6 +118,9 @@ func decode(b []byte) (entry, error) {
 	d.done(&e)
 	d.ready(&e)
 	d.deferred(&e)
+	if len(d.rest) > 0 {
+		d.beyond(&e)
+	}
 	if d.bad || len(d.rest) > 0 {
 		return entry{}, fmt.Errorf("%w: %d bytes, bad at byte %d", ErrCorrupt, len(b), len(b)-len(d.rest))
 	}
@@ -183,5 +202,24 @@ func (d *decoder) deferred(e *entry) {
 		}
 		due = next
 		e.deferred = append(e.deferred, parked{due, seq, uint32(attempt)})
+	}
+}
+
+func (d *decoder) beyond(e *entry) {
+	n := d.uvarint()
+	d.bad = d.bad || n == 0
+	last := e.cursor
+	for range n {
+		if d.bad {
+			return
+		}
+		lo := last + d.upTo(endOfSeqs-last)
+		hi := lo + d.upTo(endOfSeqs-lo)
+		if lo == last || lo == hi {
+			d.bad = true // the cursor, or the run before, would have had it
+			return
+		}
+		e.beyond = append(e.beyond, span{lo, hi})
+		last = hi
 	}
 }

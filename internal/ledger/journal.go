@@ -12,6 +12,7 @@ import (
 type journal struct {
 	floor, cursor uint64   // as it said last
 	moved         []parked // what became ready or deferred or was redelivered since, in this order
+	excluded      bool     // something was excluded since
 	rewrite       bool     // what it said before is not true any more: the next is a snapshot
 	scratch       entry    // to use its memory again
 }
@@ -45,7 +46,10 @@ func (l *Ledger) AppendJournal(dst []byte) []byte {
 		}
 	}
 	slices.SortFunc(e.deferred, byDue)
-	if e.floor != j.floor || e.cursor != j.cursor || len(e.done)+len(e.ready)+len(e.deferred) > 0 {
+	if e.beyond = e.beyond[:0]; j.excluded {
+		e.beyond = append(e.beyond, l.beyond...)
+	}
+	if e.floor != j.floor || e.cursor != j.cursor || len(e.done)+len(e.ready)+len(e.deferred)+len(e.beyond) > 0 {
 		dst = e.encode(dst)
 	}
 	l.settle()
@@ -56,6 +60,7 @@ func (l *Ledger) AppendJournal(dst []byte) []byte {
 func (l *Ledger) settle() {
 	j := &l.journal
 	j.floor, j.cursor, j.moved, j.rewrite = l.done.floor, l.cursor, j.moved[:0], false
+	j.excluded = false
 	if cap(j.moved) > keptRing {
 		j.moved, j.scratch = nil, entry{}
 	}
@@ -65,7 +70,7 @@ func (l *Ledger) settle() {
 // AppendSnapshot appends to dst an entry with the whole state, which makes all entries
 // before it superfluous. AppendJournal is not told: what it has yet to say, it says.
 func (l *Ledger) AppendSnapshot(dst []byte) []byte {
-	e := entry{kind: kindSnapshot, floor: l.done.floor, cursor: l.cursor}
+	e := entry{kind: kindSnapshot, floor: l.done.floor, cursor: l.cursor, beyond: l.beyond}
 	e.done = l.done.runs(nil, l.cursor)
 	e.deferred = slices.Clone(l.deferred)
 	for p := range l.ready.all() {
@@ -117,7 +122,10 @@ func (l *Ledger) Replay(b []byte) error {
 	for _, s := range e.done {
 		l.done.addRange(s.lo, s.hi)
 	}
-	l.cursor = max(l.cursor, e.cursor)
+	for _, s := range e.beyond {
+		l.beyond = l.beyond.add(s.lo, s.hi)
+	}
+	l.moveTo(max(l.cursor, e.cursor))
 	return nil
 }
 
@@ -131,6 +139,11 @@ func (l *Ledger) Recovered(end uint64) (discarded int) {
 		discarded = int(l.cursor - end)
 		l.done.truncate(end)
 		l.cursor = end
+	}
+	forgets := discarded > 0
+	if n := len(l.beyond); n > 0 && l.beyond[n-1].hi > end {
+		l.beyond = l.beyond.below(end)
+		forgets = true
 	}
 	for seq := range l.Live(0, end) {
 		p, known := l.recovery[seq]
@@ -147,6 +160,6 @@ func (l *Ledger) Recovered(end uint64) (discarded int) {
 	l.recovery = nil
 	l.settle()
 	// The log may come to have other messages where it has lost these.
-	l.journal.rewrite = discarded > 0
+	l.journal.rewrite = forgets
 	return discarded
 }

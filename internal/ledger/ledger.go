@@ -10,12 +10,13 @@ import (
 // whatever the caller numbers its consumers with.
 type Ledger struct {
 	cursor   uint64
+	beyond   spans // above the cursor, and done
 	done     doneSet
 	leases   leases
 	ready    queue
 	deferred schedule
 
-	redelivered, nacked, expired uint64
+	acked, redelivered, nacked, expired uint64
 
 	journal  journal
 	recovery map[uint64]parked // what a Replay said of messages that wait; nil after Recovered
@@ -40,31 +41,31 @@ func (l *Ledger) Cursor() uint64 { return l.cursor }
 
 // Deliver puts seq, the log's next message at or after the cursor, in flight for
 // owner until deadline, as attempt 1. What lies before it is holes, and done. It
-// panics when seq is below the cursor.
+// panics when seq is not Wanted.
 func (l *Ledger) Deliver(seq uint64, deadline int64, owner uint32) (attempt uint32) {
 	if seq != l.cursor {
 		l.pass(seq)
 	}
-	l.cursor = seq + 1
+	l.moveTo(seq + 1)
 	l.leases.put(seq, lease{deadline, 1, owner})
 	return 1
 }
 
 // Defer makes seq, the log's next message at or after the cursor, wait until due
 // before it is delivered for the first time. What lies before it is holes, and done.
-// It panics when seq is below the cursor.
+// It panics when seq is not Wanted.
 func (l *Ledger) Defer(seq uint64, due int64) {
 	if seq != l.cursor {
 		l.pass(seq)
 	}
-	l.cursor = seq + 1
+	l.moveTo(seq + 1)
 	l.park(parked{due, seq, 0})
 }
 
 // pass moves the cursor over holes.
 func (l *Ledger) pass(seq uint64) {
-	if seq < l.cursor {
-		panic(fmt.Sprintf("ledger: message %d is before the cursor, %d", seq, l.cursor))
+	if !l.Wanted(seq) {
+		panic(fmt.Sprintf("ledger: message %d is before the cursor, %d, or excluded", seq, l.cursor))
 	}
 	l.Skip(seq)
 }
@@ -74,7 +75,7 @@ func (l *Ledger) pass(seq uint64) {
 func (l *Ledger) Skip(to uint64) {
 	if to > l.cursor {
 		l.done.addRange(l.cursor, to)
-		l.cursor = to
+		l.moveTo(to)
 	}
 }
 
@@ -115,6 +116,7 @@ func (l *Ledger) Ack(seq uint64, attempt uint32) bool {
 		return false
 	}
 	l.done.add(seq)
+	l.acked++
 	return true
 }
 
@@ -225,7 +227,7 @@ func (l *Ledger) Empty(to uint64) {
 		return
 	}
 	l.done.addRange(l.done.floor, to)
-	l.cursor = max(l.cursor, to)
+	l.moveTo(max(l.cursor, to))
 	l.leases.sweep(func(seq uint64, _ lease) bool { return seq < to })
 	l.ready.keep(func(p parked) bool { return p.seq >= to })
 	l.deferred.keep(func(p parked) bool { return p.seq >= to })
@@ -238,6 +240,7 @@ type Counts struct {
 	Ready    int // given back or due, and not yet redelivered
 
 	// Since New:
+	Acked       uint64 // leases that an Ack ended
 	Redelivered uint64 // deliveries by Redeliver
 	Nacked      uint64 // leases that a Nack ended
 	Expired     uint64 // leases that ran out
@@ -249,6 +252,7 @@ func (l *Ledger) Counts() Counts {
 		InFlight:    l.leases.count,
 		Deferred:    len(l.deferred),
 		Ready:       l.ready.count,
+		Acked:       l.acked,
 		Redelivered: l.redelivered,
 		Nacked:      l.nacked,
 		Expired:     l.expired,
@@ -256,13 +260,16 @@ func (l *Ledger) Counts() Counts {
 }
 
 // Done reports whether all of [lo, hi) is done, so that the log need not keep it. What
-// is at or above the cursor is not, even if it is a hole.
+// is at or above the cursor is not, even if it is a hole, unless it was excluded.
 func (l *Ledger) Done(lo, hi uint64) bool {
 	if hi <= l.done.floor || lo >= hi {
 		return true
 	}
 	if hi > l.cursor {
-		return false
+		if !l.excludes(max(lo, l.cursor), hi) {
+			return false
+		}
+		hi = l.cursor
 	}
 	for range l.done.live(lo, hi) {
 		return false

@@ -12,6 +12,7 @@ type model struct {
 	cursor uint64
 	live   map[uint64]message // all below the cursor that are not done
 	ready  []uint64
+	beyond map[uint64]bool // excluded, above the cursor
 }
 
 type message struct {
@@ -25,7 +26,18 @@ type message struct {
 	said parked
 }
 
-func newModel(at uint64) model { return model{cursor: at, live: map[uint64]message{}} }
+func newModel(at uint64) model {
+	return model{cursor: at, live: map[uint64]message{}, beyond: map[uint64]bool{}}
+}
+
+// moveTo moves the cursor, one by one over what is excluded there.
+func (m *model) moveTo(cursor uint64) {
+	m.cursor = cursor
+	for m.beyond[m.cursor] {
+		m.cursor++
+	}
+	maps.DeleteFunc(m.beyond, func(seq uint64, _ bool) bool { return seq < m.cursor })
+}
 
 func (m *model) floor() uint64 {
 	floor := m.cursor
@@ -77,22 +89,27 @@ func (m *model) promote(now int64) {
 func (m *model) empty(to uint64) {
 	maps.DeleteFunc(m.live, func(seq uint64, _ message) bool { return seq < to })
 	m.ready = slices.DeleteFunc(m.ready, func(seq uint64) bool { return seq < to })
-	m.cursor = max(m.cursor, to)
+	m.moveTo(max(m.cursor, to))
 }
 
 // clone is the model as the journal would have it now.
 func (m *model) clone() model {
-	return model{cursor: m.cursor, live: maps.Clone(m.live)}
+	return model{cursor: m.cursor, live: maps.Clone(m.live), beyond: maps.Clone(m.beyond)}
 }
 
 // saysLike reports whether a restart makes the same of both.
 func (m *model) saysLike(other *model) bool {
-	return m.cursor == other.cursor && maps.EqualFunc(m.live, other.live, func(a, b message) bool { return a.said == b.said })
+	return m.cursor == other.cursor && maps.Equal(m.beyond, other.beyond) && maps.EqualFunc(m.live, other.live, func(a, b message) bool { return a.said == b.said })
 }
 
 // recovered is what a restart makes of a clone when the log ends at end.
 func (m *model) recovered(end uint64) model {
 	after := newModel(min(m.cursor, end))
+	for seq := range m.beyond {
+		if seq < end {
+			after.beyond[seq] = true
+		}
+	}
 	for _, seq := range slices.Sorted(maps.Keys(m.live)) {
 		said := m.live[seq].said
 		switch {

@@ -31,6 +31,7 @@ type Committer struct {
 	mu       sync.Mutex // guards what follows, and in each Log, joined
 	joining  *round     // the round that has not begun; nil when nobody waits
 	unsynced map[*segment]unsyncedFile
+	stats    CommitStats
 
 	wake chan struct{} // tells the syncer that there is something
 	stop chan struct{}
@@ -131,12 +132,15 @@ func (c *Committer) lead(r *round) (flushes []*flush, led bool) {
 		flushes[i] = l.collect()
 	}
 	c.runAll(flushes)
+	did := CommitStats{Rounds: 1}
 	for _, f := range flushes {
 		if f.err != nil {
 			r.fail(f.log, f.err)
 		}
+		did.add(f.did)
 		f.finish(c)
 	}
+	c.count(did)
 	return flushes, true
 }
 
@@ -227,7 +231,11 @@ func (c *Committer) syncUnsynced(only *Log) error {
 	batch := c.takeUnsynced(only)
 	errs := make(chan error, len(batch))
 	for s, u := range batch {
-		go func() { errs <- u.sync(s) }()
+		go func() {
+			did, err := u.sync(s)
+			c.count(did)
+			errs <- err
+		}()
 	}
 	var err error
 	for range batch {
@@ -249,8 +257,9 @@ func (c *Committer) takeUnsynced(only *Log) map[*segment]unsyncedFile {
 	return batch
 }
 
-func (u unsyncedFile) sync(s *segment) error {
-	err := u.file.Sync()
+func (u unsyncedFile) sync(s *segment) (CommitStats, error) {
+	var did CommitStats
+	err := did.sync(u.file)
 	if err != nil {
 		err = fmt.Errorf("sync segment %s in the background: %w", segmentName(s.base), err)
 		u.log.distrust(s, err)
@@ -258,5 +267,5 @@ func (u unsyncedFile) sync(s *segment) error {
 	if u.sealed {
 		_ = u.file.Close()
 	}
-	return err
+	return did, err
 }

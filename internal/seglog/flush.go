@@ -15,6 +15,7 @@ type flush struct {
 	pieces []piece
 	err    error
 	end    uint64 // what was visible when it was finished
+	did    CommitStats
 }
 
 // piece is what there is to write to one segment.
@@ -53,7 +54,7 @@ func (l *Log) collect() *flush {
 func (f *flush) run(sync bool) {
 	for i := range f.pieces {
 		p := &f.pieces[i]
-		if err := f.log.write(p, sync); err != nil {
+		if err := f.write(p, sync); err != nil {
 			f.err = fmt.Errorf("write segment %s: %w", segmentName(p.seg.base), err)
 			return
 		}
@@ -62,7 +63,7 @@ func (f *flush) run(sync bool) {
 		return
 	}
 	for _, p := range f.pieces {
-		if err := p.seg.file.Sync(); err != nil {
+		if err := f.did.sync(p.seg.file); err != nil {
 			f.err = fmt.Errorf("sync segment %s: %w", segmentName(p.seg.base), err)
 			return
 		}
@@ -70,10 +71,10 @@ func (f *flush) run(sync bool) {
 }
 
 // write writes one piece to its file, which it creates if there is none yet.
-func (l *Log) write(p *piece, sync bool) error {
+func (f *flush) write(p *piece, sync bool) error {
 	s := p.seg
 	if s.file == nil {
-		file, err := l.create(s)
+		file, err := f.log.create(s)
 		if err != nil {
 			return err
 		}
@@ -86,11 +87,12 @@ func (l *Log) write(p *piece, sync bool) error {
 		}
 		at += int64(len(b))
 	}
+	f.did.Bytes += uint64(at - p.from) //nolint:gosec // offsets ascend
 	if p.seal == nil {
 		return nil
 	}
 	if sync && len(p.bufs) > 0 {
-		if err := s.file.Sync(); err != nil {
+		if err := f.did.sync(s.file); err != nil {
 			return err
 		}
 	}

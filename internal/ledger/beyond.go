@@ -1,0 +1,58 @@
+package ledger
+
+// What lies beyond the cursor and is done all the same: messages that were taken out of
+// the channel before their turn came. There are few such stretches, and the cursor leaps
+// over each when it gets there.
+
+// Exclude makes [lo, hi) done as far as it lies at or beyond the cursor. What is below the
+// cursor stays as it is.
+func (l *Ledger) Exclude(lo, hi uint64) {
+	lo = max(lo, l.cursor)
+	if lo >= hi {
+		return
+	}
+	l.beyond = l.beyond.add(lo, hi)
+	l.journal.excluded = true
+	l.leap()
+}
+
+// Wanted reports whether Deliver and Defer take seq: it is not below the cursor, and was
+// not excluded.
+func (l *Ledger) Wanted(seq uint64) bool {
+	return seq >= l.cursor && (len(l.beyond) == 0 || !l.beyond.has(seq))
+}
+
+// Excluded calls each with every stretch [lo, hi) beyond the cursor that was excluded.
+func (l *Ledger) Excluded(each func(lo, hi uint64)) {
+	for _, s := range l.beyond {
+		each(s.lo, s.hi)
+	}
+}
+
+// moveTo moves the cursor up, and over what was excluded there.
+func (l *Ledger) moveTo(cursor uint64) {
+	l.cursor = cursor
+	if len(l.beyond) > 0 {
+		l.leap()
+	}
+}
+
+// leap moves the cursor over the excluded stretches that it has reached.
+func (l *Ledger) leap() {
+	n := 0
+	for ; n < len(l.beyond) && l.beyond[n].lo <= l.cursor; n++ {
+		if hi := l.beyond[n].hi; hi > l.cursor {
+			l.done.addRange(l.cursor, hi)
+			l.cursor = hi
+		}
+	}
+	if l.beyond = l.beyond[n:]; len(l.beyond) == 0 {
+		l.beyond = nil
+	}
+}
+
+// excludes reports whether all of [lo, hi) beyond the cursor was excluded.
+func (l *Ledger) excludes(lo, hi uint64) bool {
+	i, ok := l.beyond.find(lo)
+	return ok && l.beyond[i].hi >= hi
+}
