@@ -64,6 +64,7 @@ type Command struct {
 	null     *os.File // /dev/null, the standard input when Config.Stdin is not set
 	nullFD   int
 	path     atomic.Pointer[string] // where the command was found; nil: not yet
+	running  atomic.Int64           // how many processes there are
 }
 
 var _ worker.Handler = (*Command)(nil)
@@ -120,7 +121,7 @@ func (c *Command) Expand(in Input) ([]string, error) { return c.template.Expand(
 // or ErrLeftBehind. Those that would come again are permanent. That somebody else
 // killed the command with SIGKILL, and that the system had not enough processes, files
 // or memory to start it, says nothing about the task: it is given back, and burns no
-// retry.
+// retry. While other commands of c run, it waits for what these hold.
 func (c *Command) Handle(ctx context.Context, t *worker.Task) ([]byte, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -133,10 +134,11 @@ func (c *Command) Handle(ctx context.Context, t *worker.Task) ([]byte, error) {
 	if err != nil {
 		return nil, worker.Permanent(err)
 	}
-	p, err := c.start(path, argv, t.Payload)
+	p, err := c.launch(ctx, path, argv, t.Payload)
 	if err != nil {
-		return nil, c.startError(path, argv, err)
+		return nil, err
 	}
+	defer c.running.Add(-1)
 	defer p.release()
 	status, err := p.wait(ctx)
 	if stderr := p.stderr.text(); stderr != "" {
@@ -207,13 +209,10 @@ func (c *Command) startError(path string, argv []string, err error) error {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.ENOTDIR):
 		return worker.Permanent(notRunnable(name, path, err))
 	}
-	err = fmt.Errorf("start %s: %w", name, err)
-	for _, short := range []error{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE} {
-		if errors.Is(err, short) {
-			return worker.Redeliver(err)
-		}
+	if isShortage(err) {
+		return worker.Redeliver(fmt.Errorf("cannot start %s: %w", name, err))
 	}
-	return err
+	return fmt.Errorf("cannot start %s: %w", name, err)
 }
 
 // notRunnable explains why a command whose path is known cannot be run.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 var (
@@ -32,7 +34,7 @@ type ExitError struct {
 func (e *ExitError) Error() string {
 	what := fmt.Sprintf("exit status %d", e.Code)
 	if e.Signal != 0 {
-		what = fmt.Sprintf("killed by signal %d (%s)", int(e.Signal), e.Signal)
+		what = fmt.Sprintf("killed by signal %d (%s)", int(e.Signal), unix.SignalName(e.Signal))
 	}
 	if stderr := bytes.TrimSpace(e.Stderr); len(stderr) > 0 {
 		return what + ": " + string(stderr)

@@ -42,6 +42,9 @@ func newPoller() (*poller, error) {
 	return p, nil
 }
 
+// close ends it. Nothing may be watched.
+func (p *poller) close() { _ = p.file.Close() }
+
 // add watches fd; what happens to it is reported under tag. It must be removed before
 // it is closed: while a process that is being forked holds a copy of it, closing alone
 // does not end the watch.

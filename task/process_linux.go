@@ -49,12 +49,12 @@ func (c *Command) start(path string, argv []string, payload []byte) (*process, e
 		payload: payload, grace: c.cfg.Grace,
 	}
 	p.stdout.limit, p.stderr.limit = c.cfg.MaxOutput, maxStderr
-	if err := p.fork(c, path, argv); err != nil {
-		p.abort()
-		return nil, err
+	err = p.fork(c, path, argv)
+	if err == nil {
+		err = p.watch()
 	}
-	if err := p.watch(); err != nil {
-		p.abort()
+	if err != nil {
+		p.abort(err)
 		return nil, err
 	}
 	return p, nil
@@ -155,20 +155,34 @@ func (p *process) reap() (status syscall.WaitStatus, err error) {
 	}
 }
 
-// abort ends a command that could not be started wholly.
-func (p *process) abort() {
+// abort ends a command that could not be started wholly. When that was for want of
+// something the kit goes too: of files it has one, which somebody else needs.
+func (p *process) abort(why error) {
 	if p.pid != none {
 		_, _ = p.reap()
 	}
-	p.release()
+	p.closeAll()
+	if isShortage(why) {
+		p.poller.close()
+		return
+	}
+	p.keepKit()
 }
 
 // release closes what is open and keeps the kit for the next command.
 func (p *process) release() {
+	p.closeAll()
+	p.keepKit()
+}
+
+func (p *process) closeAll() {
 	p.close(&p.stdinFD)
 	p.close(&p.stdoutFD)
 	p.close(&p.stderrFD)
 	p.close(&p.pidfd)
+}
+
+func (p *process) keepKit() {
 	p.poller.setDeadline(time.Time{})
 	p.stdout.reset()
 	p.stderr.reset()
