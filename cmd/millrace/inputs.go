@@ -51,6 +51,13 @@ type inputs struct {
 	ended     sync.Once
 	cut       atomic.Bool // end came before the end of the inputs
 	failed    atomic.Pointer[error]
+	total     atomic.Int64 // how many inputs there were, and 1; 0: they have not ended
+}
+
+// allRead returns how many inputs there were, and false as long as there may be more.
+func (in *inputs) allRead() (total int64, ended bool) {
+	n := in.total.Load()
+	return n - 1, n > 0
 }
 
 // end makes the inputs end.
@@ -62,7 +69,12 @@ var errStopped = errors.New("no more inputs are wanted")
 // all yields the inputs. A yielded slice is valid until the next one.
 func (in *inputs) all() iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
-		err := in.each(yield)
+		read := int64(0)
+		err := in.each(func(input []byte) bool {
+			read++
+			return yield(input)
+		})
+		in.total.Store(read + 1)
 		if errors.Is(err, errStopped) {
 			in.cut.Store(true)
 		} else if err != nil {

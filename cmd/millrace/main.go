@@ -11,10 +11,15 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 )
 
 // exitOther is the exit status of everything that is wrong but failed tasks.
 const exitOther = 255
+
+// exitPipe is the exit status when nobody reads standard output any more, as in
+// `| head`: what a shell reports of a program that SIGPIPE ended.
+const exitPipe = 128 + int(syscall.SIGPIPE)
 
 // status is returned by a command that wants an exit status other than 0, and has
 // said all there is to say.

@@ -34,9 +34,11 @@ const (
 	// windowBytes bounds what is read ahead and what waits to be written. Commands
 	// take their time: they are not kept waiting by less than gather's default.
 	windowBytes = 16 << 20
-	// maxRetryDelay bounds the delay before a task is tried again: a user waits. What
-	// is killed whenever it is run fails after about a minute.
+	// maxRetryDelay bounds the delay before a task is tried again: a user waits.
 	maxRetryDelay = 5 * time.Second
+	// maxDeliveries is how often a command may be killed by others, or not be started,
+	// before its task fails: after about a quarter of a minute.
+	maxDeliveries = 10
 	// maxFailures is the highest exit status that counts failed tasks.
 	maxFailures = 101
 )
@@ -137,7 +139,8 @@ func (m *mapping) open(ctx context.Context) (err error) {
 
 func (m *mapping) workerConfig() worker.Config {
 	return worker.Config{
-		Replicas: m.jobs, Timeout: m.timeout, Lease: m.ttl, MaxRetryDelay: maxRetryDelay,
+		Replicas: m.jobs, Timeout: m.timeout, Lease: m.ttl,
+		MaxRetryDelay: maxRetryDelay, MaxDeliveries: maxDeliveries,
 		OnEvent: func(e worker.Event) {
 			switch e.Kind {
 			case worker.BrokerRefuses:
@@ -178,13 +181,14 @@ func (m *mapping) verdict(why, err error) error {
 	if left > 0 {
 		account += " and cancelled"
 	}
+	halted := errors.Is(why, errHalted)
 	switch {
 	case errors.Is(why, errStdoutClosed):
-		return status(exitOther) // as is usual, without a word
+		return status(exitPipe) // as is usual, without a word
 	case errors.Is(why, errInterrupted):
 		m.say("interrupted: %s", account)
 		return status(exitOther)
-	case errors.Is(why, errHalted):
+	case halted:
 		m.say("ended by --halt %s: %s", m.haltText, account)
 		why = nil
 	}
@@ -194,6 +198,9 @@ func (m *mapping) verdict(why, err error) error {
 	case err != nil:
 		return err
 	case m.failed.Load() > 0:
+		if done > 1 && !halted {
+			m.say("%d of %d tasks failed", m.failed.Load(), done)
+		}
 		return status(min(m.failed.Load(), maxFailures))
 	}
 	return nil
@@ -213,6 +220,15 @@ func newScreen() *screen {
 	}
 }
 
+// knownTotal is how many inputs there are: as many as were read once all are, whatever
+// they came from; before that, what was counted. -1 when it is not known.
+func (m *mapping) knownTotal() int64 {
+	if n, all := m.in.allRead(); all {
+		return n
+	}
+	return m.total.Load()
+}
+
 // startBar shows the progress bar, and begins to count the inputs if that is possible.
 func (m *mapping) startBar() {
 	m.counting.Go(func() {
@@ -222,7 +238,7 @@ func (m *mapping) startBar() {
 	})
 	pace := newPace(time.Now())
 	m.screen.start(func() string {
-		t := tally{total: m.total.Load(), read: m.client.Stats().Submitted, failed: m.failed.Load()}
+		t := tally{total: m.knownTotal(), read: m.client.Stats().Submitted, failed: m.failed.Load()}
 		t.done = m.succeeded.Load() + t.failed
 		if m.worker != nil {
 			s := m.worker.Status()

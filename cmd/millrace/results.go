@@ -51,16 +51,18 @@ func (m *mapping) show(r *gather.Result[[]byte], failed *gather.TaskError) error
 		tag := append(bytes.ReplaceAll(r.Input, []byte{0}, []byte{' '}), '\t')
 		output, stderr = tagLines(tag, output), string(tagLines(tag, []byte(stderr)))
 	}
-	// One line is told with the failure.
-	if failed == nil || strings.Count(strings.TrimSpace(stderr), "\n") > 0 {
-		m.screen.message(endLine(stderr))
+	// What a failed command wrote is shown once: a single line with the failure.
+	told := stderr
+	if failed != nil && !severalLines(stderr) {
+		told = ""
 	}
+	m.screen.message(endLine(told))
 	err := m.screen.result(output)
 	if failed == nil {
 		m.succeeded.Add(1)
 	} else {
 		m.failed.Add(1)
-		m.say("task %d (%s) failed: %s", r.Index+1, printable(r.Input), m.reason(failed))
+		m.say("task %d (%s) failed: %s", r.Index+1, printable(r.Input), m.reason(failed, told != ""))
 	}
 	switch {
 	case errors.Is(err, syscall.EPIPE):
@@ -71,26 +73,40 @@ func (m *mapping) show(r *gather.Result[[]byte], failed *gather.TaskError) error
 	return nil
 }
 
-// reason says in one line why a task failed.
-func (m *mapping) reason(failed *gather.TaskError) string {
-	text := failed.Message
+func severalLines(text string) bool {
+	return strings.Contains(strings.TrimSpace(text), "\n")
+}
+
+// reason says in one line why a task failed. told says that what the command wrote on
+// standard error has been shown.
+func (m *mapping) reason(failed *gather.TaskError, told bool) string {
+	text, attempts := failed.Message, "attempts"
 	switch {
 	case failed.Kind == gather.KindTimeout && m.timeout > 0:
 		text = fmt.Sprintf("it took longer than %v and was killed", m.timeout)
 	case failed.Kind == gather.KindKilled:
-		text = "what runs it is killed again and again: " + text
+		// The last reason says more than that it happened so often.
+		if _, last, ok := strings.Cut(text, lastReason); ok {
+			text, attempts = last, "attempts, of which this was the last"
+		}
 	}
-	if head, end, several := strings.Cut(text, "\n"); several {
-		// Of what the command wrote, only the last line: the rest was shown.
-		what, _, _ := strings.Cut(head, ": ")
+	head, end, several := strings.Cut(text, "\n")
+	switch what, _, _ := strings.Cut(head, ": "); {
+	case failed.ExitCode > 0 && told:
+		text = what
+	case several: // the last line says most
 		end = strings.TrimSpace(end)
 		text = what + ": " + end[strings.LastIndexByte(end, '\n')+1:]
 	}
 	if failed.Attempts > 1 {
-		text += fmt.Sprintf(" (%d attempts)", failed.Attempts)
+		text += fmt.Sprintf(" (%d %s)", failed.Attempts, attempts)
 	}
 	return text
 }
+
+// lastReason is what comes before the last reason in package worker's text of a task
+// that was delivered too often.
+const lastReason = "; the last time: "
 
 // tagLines puts the tag before every line.
 func tagLines(tag, text []byte) []byte {
@@ -100,6 +116,9 @@ func tagLines(tag, text []byte) []byte {
 	out := make([]byte, 0, len(text)+8*len(tag))
 	for line := range bytes.Lines(text) {
 		out = append(append(out, tag...), line...)
+	}
+	if out[len(out)-1] != '\n' {
+		out = append(out, '\n') // or the next tag would not begin a line
 	}
 	return out
 }

@@ -267,7 +267,7 @@ func TestWhenNobodyReadsTheResultsItStops(t *testing.T) {
 	read.Close()
 	r := startInto(t, write, "map", "-j2", "--", "sh", "-c", "test $1 = 0 || sleep 1000; echo $1", "sh", "{}", sep, "1", "0")
 	write.Close()
-	if code := r.exit(); code != exitOther || r.stderr.Len() > 0 {
+	if code := r.exit(); code != exitPipe || r.stderr.Len() > 0 {
 		t.Errorf("exit status %d, stderr %q", code, r.stderr.String())
 	}
 	r.nothingRuns()
