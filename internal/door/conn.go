@@ -135,6 +135,15 @@ func (c *conn) next() error {
 	if err == nil {
 		err = c.execute(nsqwire.ParseCommand(line))
 	}
+	if err == nil {
+		return nil
+	}
+	return c.failed(err)
+}
+
+// failed tells the client of an error that is for it. It returns an error when the
+// connection is to end.
+func (c *conn) failed(err error) error {
 	var told *nsqwire.Error
 	if !errors.As(err, &told) {
 		return err

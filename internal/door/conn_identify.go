@@ -71,7 +71,7 @@ func (c *conn) identify() error {
 
 // smallBody reads the body of IDENTIFY or AUTH, and consumes it.
 func (c *conn) smallBody(verb string) ([]byte, error) {
-	size, err := c.size(refusal(nsqwire.BadBody, "%s failed to read body size", verb))
+	size, err := c.size(part{nsqwire.BadBody, verb, "body size"})
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func (c *conn) smallBody(verb string) ([]byte, error) {
 	if size <= 0 {
 		return nil, refusal(nsqwire.BadBody, "%s invalid body size %d", verb, size)
 	}
-	return c.body(size, refusal(nsqwire.BadBody, "%s failed to read body", verb))
+	return c.body(size, part{nsqwire.BadBody, verb, "body"})
 }
 
 // agree takes what the client asks for. The error says what it may not.

@@ -122,12 +122,14 @@ func (c *conn) line() ([]byte, error) {
 	}
 }
 
-// await waits until n bytes are there that were not consumed. cut is the error for the
-// client when its bytes end before that.
-func (c *conn) await(n int, cut *nsqwire.Error) error {
+// part is a part of a command: what the client is told when its bytes end before that.
+type part struct{ code, verb, what string }
+
+// await waits until n bytes are there that were not consumed, which are of that part.
+func (c *conn) await(n int, of part) error {
 	for c.in.w-c.in.r < n {
 		if err := c.fill(); err != nil {
-			return orCut(err, cut)
+			return orCut(err, refusal(of.code, "%s failed to read %s", of.verb, of.what))
 		}
 	}
 	return nil
@@ -143,17 +145,17 @@ func orCut(err error, cut *nsqwire.Error) error {
 	return cut
 }
 
-// size reads the size of a body. cut is as for await.
-func (c *conn) size(cut *nsqwire.Error) (int32, error) {
-	if err := c.await(4, cut); err != nil {
+// size reads the size of a body.
+func (c *conn) size(of part) (int32, error) {
+	if err := c.await(4, of); err != nil {
 		return 0, err
 	}
 	return int32(binary.BigEndian.Uint32(c.in.consume(4))), nil //nolint:gosec // negative is an error of the client's
 }
 
 // body reads a body of that size, and consumes it. It is void after fill.
-func (c *conn) body(size int32, cut *nsqwire.Error) ([]byte, error) {
-	if err := c.await(int(size), cut); err != nil {
+func (c *conn) body(size int32, of part) ([]byte, error) {
+	if err := c.await(int(size), of); err != nil {
 		return nil, err
 	}
 	return c.in.consume(int(size)), nil

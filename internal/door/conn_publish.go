@@ -75,7 +75,7 @@ func (c *conn) topicName(name []byte) (string, bool) {
 // publishOne reads one message, and publishes it together with those that follow.
 func (c *conn) publishOne(kind pendingKind, topic string, delay time.Duration) error {
 	verb := verbs[kind].name
-	size, err := c.size(refusal(nsqwire.BadMessage, "%s failed to read message body size", verb))
+	size, err := c.size(part{nsqwire.BadMessage, verb, "message body size"})
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (c *conn) publishOne(kind pendingKind, topic string, delay time.Duration) e
 	if int(size) > c.cfg.MaxMsgSize {
 		return refusal(nsqwire.BadMessage, "%s message too big %d > %d", verb, size, c.cfg.MaxMsgSize)
 	}
-	body, err := c.body(size, refusal(nsqwire.BadMessage, "%s failed to read message body", verb))
+	body, err := c.body(size, part{nsqwire.BadMessage, verb, "message body"})
 	if err != nil {
 		return err
 	}
@@ -189,7 +189,7 @@ func (c *conn) publishBatch(cmd nsqwire.Command) error {
 			return refusal(nsqwire.MPubFailed, "MPUB failed %s", err)
 		}
 	}
-	size, err := c.size(refusal(nsqwire.BadBody, "MPUB failed to read body size"))
+	size, err := c.size(part{nsqwire.BadBody, "MPUB", "body size"})
 	if err != nil {
 		return err
 	}
