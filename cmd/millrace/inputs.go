@@ -22,20 +22,31 @@ type source struct {
 // sep begins a list of inputs on the command line, as in GNU Parallel.
 const sep = ":::"
 
-// cutSources splits arguments at the first ::: and returns the lists of inputs that
-// follow, one for each :::.
+// fileSep begins a list of files that hold inputs, each a source of its own.
+const fileSep = "::::"
+
+func isSeparator(arg string) bool { return arg == sep || arg == fileSep }
+
+// cutSources splits arguments at the first ::: or :::: and returns the sources of inputs
+// that follow: one for each :::, and one for each file after a ::::.
 func cutSources(args []string) (before []string, sources []source) {
-	at := slices.Index(args, sep)
+	at := slices.IndexFunc(args, isSeparator)
 	if at < 0 {
 		return args, nil
 	}
+	files := false
 	for _, arg := range args[at:] {
-		if arg == sep {
+		switch last := len(sources) - 1; {
+		case arg == fileSep:
+			files = true
+		case arg == sep:
+			files = false
 			sources = append(sources, source{})
-			continue
+		case files:
+			sources = append(sources, source{file: arg})
+		default:
+			sources[last].args = append(sources[last].args, arg)
 		}
-		last := &sources[len(sources)-1]
-		last.args = append(last.args, arg)
 	}
 	return args[:at], sources
 }

@@ -53,7 +53,7 @@ func newMap() *cobra.Command {
 		noSuchCompletion = cobra.NoFileCompletions
 	)
 	cmd := &cobra.Command{
-		Use:   "map [QUEUE] [flags] -- COMMAND [ARG]... [::: INPUT]...",
+		Use:   "map [flags] -- COMMAND [ARG]... [::: INPUT]...",
 		Short: "Run a command for every input and gather the results",
 		Long: `Map runs the command once for every line of standard input, several at a time, and
 writes what each writes to standard output, whole and as soon as it is there.
@@ -66,11 +66,22 @@ argument. With several sources of inputs ({1}, {2}, ...) every combination is ru
 No shell is involved: write sh -c '...' where one is wanted.
 
 A task that fails is reported in one line, and tried again with --retries. A command
-that is killed by somebody else is run again in any case.
+that is killed by somebody else is run again in any case, up to 10 times in all.
 
-Exit status: the number of tasks that failed, 101 when there are more, 255 for
-everything else that is wrong. Ctrl-C once lets the running tasks finish, twice
-kills them.`,
+The running process is a command's sign of life: --timeout is what bounds one that
+hangs, --ttl is not. What is killed is its process group; a process that left it
+(setsid, a daemon) lives on. One that stays in the group and holds the command's
+output open fails the task 2 seconds after the command's end: redirect its output.
+
+An input may have up to 64 MiB, less 4 KiB (as an argument, what the kernel allows,
+else use --stdin), and a result, what the command writes to standard output, 63 MiB.
+
+With --broker file:///DIR the tasks are kept in a directory, which one process can
+use at a time. What a run that was killed leaves there is dropped by the next one.
+
+Exit status: the number of tasks that failed, 101 when there are more, 141 when
+nobody reads standard output any more, as with | head, and 255 for everything else
+that is wrong. Ctrl-C once lets the running tasks finish, twice kills them.`,
 		Example: `  seq 1 1000 | millrace map -- factor {}
   millrace map -k -- convert {} {.}.png ::: *.jpg
   find . -name '*.log' -print0 | millrace map -0 --timeout 30s --retries 2 -- gzip
@@ -101,6 +112,7 @@ kills them.`,
 			return runMap(cmd.Context(), o)
 		},
 	}
+	cmd.SetFlagErrorFunc(mapFlagError)
 	f := cmd.Flags()
 	f.StringVarP(&jobs, "jobs", "j", "100%", "run `N` tasks at the same time; N% of the cores, +N or -N")
 	f.BoolVarP(&o.keepOrder, "keep-order", "k", false, "write the results in the order of the inputs")
@@ -108,7 +120,7 @@ kills them.`,
 	f.StringArrayVarP(&files, "arg-file", "a", nil, "read the inputs from `FILE` (- is standard input)")
 	f.BoolVar(&o.stdin, "stdin", false, "pass the input on the command's standard input")
 	f.Var(&timeout, "timeout", "kill an attempt, with its whole process group, after this `TIME`")
-	f.Var(&ttl, "ttl", "give a task to somebody else when its worker hangs for this `TIME` (default 30s)")
+	f.Var(&ttl, "ttl", "give a task to somebody else when the whole worker, not its command, hangs for this `TIME` (default 30s)")
 	f.IntVar(&o.retries, "retries", 0, "try a task that failed again, up to `N` times")
 	f.StringVar(&halt, "halt", "never", "end early by this `RULE`: now or soon, then fail=, success= or done=, then N or N%")
 	f.BoolVar(&o.bar, "bar", false, "show the progress bar also when standard error is not a terminal")
@@ -139,8 +151,11 @@ func (o *mapOptions) arguments(args []string, dash int, files []string) error {
 	if dash >= 0 {
 		own, o.command = args[:dash], args[dash:]
 	}
+	if err := checkSeparators(args); err != nil {
+		return err
+	}
 	var lists []source
-	if slices.Contains(own, sep) {
+	if slices.ContainsFunc(own, isSeparator) {
 		own, lists = cutSources(own)
 		if dash >= 0 {
 			return errors.New("write the ::: after the command: millrace map -- COMMAND ::: INPUT")
@@ -157,15 +172,20 @@ func (o *mapOptions) arguments(args []string, dash int, files []string) error {
 			return err
 		}
 	}
-	for i, file := range files {
-		if i > 0 && file == "-" {
-			return errors.New("-a -: standard input can only be the first source of inputs")
-		}
+	for _, file := range files {
 		o.sources = append(o.sources, source{file: file})
 	}
 	o.sources = append(o.sources, lists...)
+	for i, s := range o.sources {
+		if i > 0 && s.file == "-" {
+			return errors.New("-: standard input can only be the first source of inputs")
+		}
+	}
 	if len(o.sources) == 0 {
 		o.sources = []source{{file: "-"}}
+	}
+	if err := checkReplacements(o.command, len(o.sources)); err != nil {
+		return err
 	}
 	if o.stdin && len(o.sources) > 1 {
 		return errors.New("--stdin takes one source of inputs, not several")
@@ -186,7 +206,7 @@ func (o *mapOptions) checkWhoWorks() error {
 	case o.dryRun:
 		return fmt.Errorf("--dry-run prints commands, and there is none: %s", example)
 	case o.broker == "":
-		return fmt.Errorf("no command, and no --broker with workers for the queue %q: write the command after --, as in: %s", o.queue, example)
+		return fmt.Errorf("put -- before the command: millrace map -- %s", quote([]string{o.queue}))
 	case scheme == "mem" || scheme == "file":
 		return fmt.Errorf("no command, and a %s: broker is this process's alone, so no other worker can take from the queue %q: write the command after --, as in: %s", scheme, o.queue, example)
 	}

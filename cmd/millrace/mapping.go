@@ -94,7 +94,7 @@ func (m *mapping) open(ctx context.Context) (err error) {
 			return err
 		}
 		if err := command.Check(); err != nil {
-			return err
+			return errors.New(explainStart(m.command[0], err.Error()))
 		}
 		handler = command
 	}

@@ -90,6 +90,9 @@ func (m *mapping) reason(failed *gather.TaskError, told bool) string {
 			text, attempts = last, "attempts, of which this was the last"
 		}
 	}
+	if name, ok := strings.CutSuffix(text, ": command not found"); ok {
+		text = explainStart(name, text)
+	}
 	head, end, several := strings.Cut(text, "\n")
 	switch what, _, _ := strings.Cut(head, ": "); {
 	case failed.ExitCode > 0 && told:

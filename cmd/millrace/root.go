@@ -16,6 +16,7 @@ func newRoot() *cobra.Command {
 		Long: `Millrace spreads heavy work over supervised workers and gets every answer back:
 exactly one result for each input, whatever dies on the way.`,
 		Example:       "  seq 1 1000 | millrace map -- factor {}",
+		Version:       version(),
 		SilenceErrors: true, // main prints them
 		SilenceUsage:  true,
 
