@@ -71,10 +71,11 @@ func runMap(ctx context.Context, o mapOptions) error {
 	if err := m.open(ctx); err != nil {
 		return err
 	}
-	if m.sources[0].file == "-" && term.IsTerminal(syscall.Stdin) {
+	typed := m.sources[0].file == "-" && term.IsTerminal(syscall.Stdin)
+	if typed {
 		m.say("the inputs are read from the terminal, a line each; Ctrl-D ends them")
 	}
-	if m.bar || m.screen.errIsTTY {
+	if m.bar || m.screen.errIsTTY && !typed { // which it would be drawn over
 		m.startBar()
 	}
 	why := m.conduct(ctx, signals)

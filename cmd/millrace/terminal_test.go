@@ -102,3 +102,17 @@ func TestACommandThatAsksTheTerminalFailsAtOnce(t *testing.T) {
 		t.Errorf("exit status %d, the terminal shows %q", code, screen.String())
 	}
 }
+
+func TestNothingIsDrawnOverInputsThatAreTyped(t *testing.T) {
+	t.Parallel()
+	cmd, user, screen, copied := startOnTerminal(t, "map", "--", "sh", "-c", "sleep 0.3; echo got $1", "sh")
+	screen.await(t, "the inputs are read from the terminal, a line each; Ctrl-D ends them")
+	if _, err := io.WriteString(user, "one\n\x04"); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	<-copied
+	if text := screen.String(); !strings.Contains(text, "got one") || strings.Contains(text, eraseLine) {
+		t.Errorf("the terminal shows %q", text)
+	}
+}
