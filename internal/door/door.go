@@ -35,6 +35,6 @@ func New(b *broker.Broker, cfg Config) *Door {
 		conns:     make(map[*conn]struct{}),
 		consumers: make(map[channelName]int),
 	}
-	d.registrar = newRegistrar(d.cfg, d.names)
+	d.registrar = newRegistrar(d.cfg, d.names, b.Changed)
 	return d
 }

@@ -16,19 +16,19 @@ import (
 	"github.com/millrace/millrace"
 )
 
-// lookAround is how often the registrar looks for topics and channels that came or went
-// without anybody having told it, such as ephemeral ones.
-const lookAround = time.Second
+// burst is how long what has changed waits for more, to be told together.
+const burst = 10 * time.Millisecond
 
 // registrar keeps every nsqlookupd that the broker was given told of its topics and
 // channels, and asks them for those that the rest of the fleet has.
 type registrar struct {
 	who    identification
-	names  func() []channelName // what the broker has now, sorted
+	names  func() []channelName   // what the broker has now, sorted
+	change func() <-chan struct{} // closed when that changes next
 	dial   func(ctx context.Context, network, addr string) (net.Conn, error)
 	client *http.Client
 	log    *slog.Logger
-	wake   chan struct{} // the names, or the addresses, may have changed
+	moved  chan struct{} // the addresses have changed
 
 	mu    sync.Mutex // guards what follows
 	peers []*lookupPeer
@@ -44,11 +44,12 @@ type identification struct {
 	Version          string `json:"version"`
 }
 
-func newRegistrar(cfg Config, names func() []channelName) *registrar {
+func newRegistrar(cfg Config, names func() []channelName, change func() <-chan struct{}) *registrar {
 	r := &registrar{
-		who:   cfg.identification(),
-		names: names,
-		dial:  (&net.Dialer{Timeout: time.Second}).DialContext,
+		who:    cfg.identification(),
+		names:  names,
+		change: change,
+		dial:   (&net.Dialer{Timeout: time.Second}).DialContext,
 		client: &http.Client{
 			Timeout: cfg.HTTPClientRequestTimeout,
 			Transport: &http.Transport{
@@ -56,8 +57,8 @@ func newRegistrar(cfg Config, names func() []channelName) *registrar {
 				IdleConnTimeout: time.Minute,
 			},
 		},
-		log:  cfg.Logger,
-		wake: make(chan struct{}, 1),
+		log:   cfg.Logger,
+		moved: make(chan struct{}, 1),
 	}
 	r.setAddresses(cfg.LookupdTCPAddresses)
 	return r
@@ -80,7 +81,10 @@ func (r *registrar) setAddresses(addresses []string) {
 	}
 	r.peers = peers
 	r.mu.Unlock()
-	r.look()
+	select {
+	case r.moved <- struct{}{}:
+	default:
+	}
 }
 
 // addresses returns the nsqlookupds, as they were given.
@@ -101,25 +105,16 @@ func (r *registrar) all() []*lookupPeer {
 // alone says that there is no nsqlookupd.
 func (r *registrar) alone() bool { return len(r.all()) == 0 }
 
-// look makes the registrar look at the names and addresses soon.
-func (r *registrar) look() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
-
-// serve speaks to the nsqlookupds until ctx ends, and returns its cause.
-func (r *registrar) serve(ctx context.Context) error {
+// serve speaks to the nsqlookupds until ctx ends.
+func (r *registrar) serve(ctx context.Context) {
 	defer r.client.CloseIdleConnections()
 	running := make(map[*lookupPeer]context.CancelFunc)
 	var ended sync.WaitGroup
 	defer ended.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	tick := time.NewTicker(lookAround)
-	defer tick.Stop()
 	for {
+		changed := r.change()
 		peers := r.all()
 		for p, cancel := range running {
 			if !slices.Contains(peers, p) {
@@ -137,10 +132,11 @@ func (r *registrar) serve(ctx context.Context) error {
 		r.tellOfChange(peers)
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-r.wake:
-		case <-tick.C:
+			return
+		case <-r.moved:
+		case <-changed:
 		}
+		pause(ctx, burst)
 	}
 }
 

@@ -67,7 +67,10 @@ func (l *nsqlookupd) serve(conn net.Conn) {
 	defer close(answers)
 	go func() {
 		for answer := range answers {
-			conn.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(answer))), answer...))
+			framed := append(binary.BigEndian.AppendUint32(nil, uint32(len(answer))), answer...) //nolint:gosec // short
+			if _, err := conn.Write(framed); err != nil {
+				continue // so that nobody waits to put an answer into the list
+			}
 		}
 	}()
 	for {
@@ -86,10 +89,14 @@ func (l *nsqlookupd) hear(command string, body io.Reader) string {
 	verb, what, _ := strings.Cut(command, " ")
 	switch verb {
 	case "IDENTIFY":
-		var size uint32
-		binary.Read(body, binary.BigEndian, &size)
-		who := make([]byte, size)
-		io.ReadFull(body, who)
+		var size [4]byte
+		if _, err := io.ReadFull(body, size[:]); err != nil {
+			return ""
+		}
+		who := make([]byte, binary.BigEndian.Uint32(size[:]))
+		if _, err := io.ReadFull(body, who); err != nil {
+			return ""
+		}
 		command += " " + string(who)
 		answer = `{"broadcast_address":"lookup.example","hostname":"h","http_port":4161,"tcp_port":4160,"version":"1.3.0"}`
 	case "REGISTER":
@@ -196,7 +203,9 @@ func inFleet(t *testing.T, test func(f *fleet)) {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			f.registrar.serve(ctx)
+			if err := f.Serve(ctx); err != nil {
+				t.Error(err)
+			}
 		}()
 		defer func() {
 			cancel()
@@ -228,8 +237,11 @@ func (f *fleet) channel(t *testing.T, topic, channel string) {
 	}
 }
 
-// soon lets the registrar look around once.
+// discard reads until there is no more.
+func discard(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }
+
+// soon lets what has just changed be told.
 func soon() {
-	time.Sleep(lookAround + time.Millisecond)
+	time.Sleep(2*burst + time.Millisecond)
 	synctest.Wait()
 }

@@ -79,6 +79,7 @@ func TestABrokenConnectionIsMadeAgainAtOnceAndEverythingRegistered(t *testing.T)
 		f.channel(t, "orders", "billing")
 		soon()
 		f.lookupds["a:4160"].set(false)
+		time.Sleep(firstRetry)
 		soon()
 		if got := f.lookupds["a:4160"].names(); len(got) != 2 {
 			t.Errorf("knows %q again", got)
@@ -175,7 +176,7 @@ func TestAnNsqlookupdThatIsSilentIsGivenUp(t *testing.T) {
 		f.set(func(context.Context, string) (net.Conn, error) {
 			dials.Add(1)
 			ours, theirs := net.Pipe()
-			go io.Copy(io.Discard, ours)
+			go discard(ours)
 			return theirs, nil
 		})
 		f.registrar.setAddresses([]string{"silent:1"})

@@ -66,7 +66,6 @@ func (d *Door) create(name string) (*broker.Topic, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer d.registrar.look()
 	for _, channel := range channels {
 		if _, err := t.Channel(channel); err != nil {
 			return nil, err

@@ -1,7 +1,0 @@
-//go:build !httpdoor
-
-package door
-
-type Statsd struct{}
-
-func (s Statsd) withDefaults() Statsd { return s }
