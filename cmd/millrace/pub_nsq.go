@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -42,13 +43,14 @@ func dialPublisher(at *nsqAddress) (publisher, error) {
 
 // cannotReach says why there is no conversation with a broker.
 func cannotReach(address string, err error) error {
-	if reason, ok := strings.CutPrefix(err.Error(), "failed to IDENTIFY - "); ok {
-		return fmt.Errorf("the broker at %s does not let us in: %s", address, reason)
+	reason := strings.TrimPrefix(err.Error(), "failed to IDENTIFY - ")
+	switch {
+	case errors.As(err, new(*net.OpError)), errors.As(err, new(*net.DNSError)):
+		return fmt.Errorf("no broker answers at %s: %s; does millrace serve run there?", address, sentence(err))
+	case strings.Contains(reason, "Auth Required"):
+		return fmt.Errorf("the broker at %s wants a token: set $%s", address, tokenVariable)
 	}
-	if r := nsqRefusal(err); r != nil {
-		return fmt.Errorf("the broker at %s does not let us in: %s", address, r.reason)
-	}
-	return fmt.Errorf("no broker answers at %s: %s; does millrace serve run there?", address, sentence(err))
+	return fmt.Errorf("the broker at %s does not let us in: %s", address, reason)
 }
 
 // Publish publishes the bodies of the messages in one batch.

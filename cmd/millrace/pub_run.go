@@ -21,6 +21,8 @@ const (
 	// and at most.
 	retryFirst = 100 * time.Millisecond
 	retryMost  = 5 * time.Second
+	// tellAfter is how long the broker may be away without a word to the user.
+	tellAfter = time.Second
 	// waitingBatches keep the publisher busy, and bound what is held of long lines.
 	waitingBatches = 4
 	// lastPublish is how long pub, asked to end, waits for the broker and the sources.
@@ -162,12 +164,12 @@ func (p *publishing) publish(ctx context.Context, bodies [][]byte) error {
 	for i, body := range bodies {
 		msgs[i].Body = body
 	}
-	wait := retryFirst
-	for {
+	began, told := time.Now(), false
+	for wait := retryFirst; ; {
 		err := p.to.Publish(ctx, p.topic, msgs...)
 		switch refused := refusalIn(err); {
 		case err == nil:
-			if wait > retryFirst {
+			if told {
 				p.say("the broker takes messages again")
 			}
 			p.done += len(msgs)
@@ -184,7 +186,9 @@ func (p *publishing) publish(ctx context.Context, bodies [][]byte) error {
 		case refused != nil:
 			return fmt.Errorf("the broker refuses it: %s", refused.reason)
 		}
-		if wait == retryFirst {
+		// At first it may only be the end of a connection on which it refused something.
+		if time.Since(began) > tellAfter && !told {
+			told = true
 			p.say("the broker does not take messages: %s; trying again until it does", explain(err))
 		}
 		select {

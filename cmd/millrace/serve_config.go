@@ -129,6 +129,8 @@ func nsqdOptions(f *pflag.FlagSet) map[string]any {
 		}
 		switch key {
 		case "config", "version", "help", "verbose", "worker_id", "auth_token_file":
+		case "broadcast_address", "broadcast_tcp_port", "broadcast_http_port", "max_msg_timeout", "max_req_timeout":
+			// The door knows better: 0 and "" are not what they come to.
 		default:
 			options[key] = typed(flag)
 		}

@@ -85,7 +85,13 @@ func (o *serveOptions) defineLimits(f *pflag.FlagSet) {
 }
 
 func (o *serveOptions) defineOthers(f *pflag.FlagSet) {
-	o.defineStatsd(f)
+	s := &o.door.Statsd
+	f.StringVar(&s.Address, "statsd-address", "", "push counts to the statsd at `HOST:PORT`, over UDP")
+	f.StringVar(&s.Prefix, "statsd-prefix", "nsq.%s", "begin their names with this `TEXT`, in which %s is this broker's address")
+	f.DurationVar(&s.Interval, "statsd-interval", time.Minute, "push them every `TIME`")
+	f.BoolVar(&o.statsdMemory, "statsd-mem-stats", true, "push figures of the memory too")
+	f.IntVar(&s.PacketSize, "statsd-udp-packet-size", 508, "send packets of at most `BYTES`")
+	f.BoolVar(&s.NoEphemeral, "statsd-exclude-ephemeral", false, "leave out ephemeral topics and channels")
 	f.Var(&o.logLevel, "log-level", "log what is at least so important: debug, info, warn, error or fatal")
 	f.StringVar(&o.logPrefix, "log-prefix", or(o.nsqd, "[nsqd] ", ""), "begin each line of the log with this `TEXT`")
 	f.StringVar(&o.configFile, "config", "", "read flags from nsqd's configuration `FILE`, in TOML; those of the command line count more")

@@ -66,7 +66,10 @@ func (o *serveOptions) resolve(f *pflag.FlagSet) error {
 	if o.nsqd && !f.Changed("sync") {
 		o.broker.Sync = o.syncTimeout
 	}
-	o.resolveStatsd()
+	o.door.Statsd.NoMemory = !o.statsdMemory
+	if o.door.Statsd.Prefix == "" {
+		o.door.Statsd.Prefix = "." // the door's word for none
+	}
 	o.door.NoDeflate, o.door.NoSnappy = !o.deflate, !o.snappy
 	if o.tls.policy != "" && o.tlsRequired == tlsNotRequired {
 		o.tlsRequired = tlsAlways
@@ -86,7 +89,7 @@ func (o *serveOptions) check() error {
 	d := &o.door
 	for flag, n := range map[string]int{
 		"max-msg-size": d.MaxMsgSize, "max-body-size": d.MaxBodySize, "max-rdy-count": d.MaxRdyCount,
-		"max-output-buffer-size": d.MaxOutputBufferSize,
+		"max-output-buffer-size": d.MaxOutputBufferSize, "statsd-udp-packet-size": d.Statsd.PacketSize,
 	} {
 		if n <= 0 || n > math.MaxInt32 {
 			return flagError(flag, "%d is out of range: write a number from 1 to %d", n, math.MaxInt32)
@@ -109,7 +112,7 @@ func (o *serveOptions) check() error {
 		"msg-timeout": d.MsgTimeout, "sync-timeout": o.syncTimeout, "max-heartbeat-interval": d.MaxHeartbeatInterval,
 		"max-output-buffer-timeout": d.MaxOutputBufferTimeout, "min-output-buffer-timeout": d.MinOutputBufferTimeout,
 		"output-buffer-timeout": d.OutputBufferTimeout, "http-client-connect-timeout": d.HTTPClientConnectTimeout,
-		"http-client-request-timeout": d.HTTPClientRequestTimeout,
+		"http-client-request-timeout": d.HTTPClientRequestTimeout, "statsd-interval": d.Statsd.Interval,
 	} {
 		if t <= 0 {
 			return flagError(flag, "%v is no time: write one such as 30s", t)

@@ -29,7 +29,7 @@ type server struct {
 	certs  *certificates
 	tokens *door.Tokens
 	broker *broker.Broker
-	doors  openDoor
+	doors  *door.Door
 
 	tcp, http, https net.Listener // nil: shut
 }
@@ -86,7 +86,7 @@ func (s *server) open(ctx context.Context) (err error) {
 	if cfg.AuthTLS, err = s.tls.client(); err != nil {
 		return err
 	}
-	s.doors = newDoor(s.broker, cfg)
+	s.doors = door.New(s.broker, cfg)
 	s.greet()
 	return nil
 }

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// pub runs millrace pub to its end.
+func pub(t *testing.T, s *served, stdin string, args ...string) (exit int, stderr string) {
+	t.Helper()
+	cmd := pubCommand(t, s, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	out, _ := cmd.CombinedOutput()
+	return cmd.ProcessState.ExitCode(), string(out)
+}
+
+func pubCommand(t *testing.T, s *served, args ...string) *exec.Cmd {
+	t.Helper()
+	return millraceCommand(t, append([]string{"pub", "--broker", "nsq://" + s.tcp}, args...)...)
+}
+
+// background starts a command that is killed with the test, if need be.
+func background(t *testing.T, cmd *exec.Cmd) (stderr *lockedBuffer) {
+	t.Helper()
+	stderr = new(lockedBuffer)
+	cmd.Stderr = stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	return stderr
+}
+
+func TestEveryLineIsAMessage(t *testing.T) {
+	t.Parallel()
+	s := serveProcess(t, "millrace", "--data-path", t.TempDir())
+	var lines []string
+	for i := range 50_000 {
+		lines = append(lines, fmt.Sprint("line ", i))
+	}
+	if exit, stderr := pub(t, s, strings.Join(lines, "\n"), "t"); exit != 0 || stderr != "" {
+		t.Fatalf("exit status %d: %s", exit, stderr)
+	}
+	if got := s.take("t", "c", len(lines)); !slices.Equal(got, lines) {
+		t.Errorf("%d messages, from %q to %q", len(got), got[0], got[len(got)-1])
+	}
+	if exit, stderr := pub(t, s, "a\nb\x00\x00c", "nul", "-0"); exit != 0 || stderr != "" {
+		t.Fatalf("exit status %d: %s", exit, stderr)
+	}
+	if got := s.take("nul", "c", 2); !slices.Equal(got, []string{"a\nb", "c"}) {
+		t.Errorf("with -0: %q", got)
+	}
+}
+
+// A line is published while its writer still thinks about the next.
+func TestSlowLinesArePublishedAtOnce(t *testing.T) {
+	t.Parallel()
+	s := serveProcess(t, "millrace", "--data-path", t.TempDir())
+	cmd := pubCommand(t, s, "t")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	background(t, cmd)
+	for _, line := range []string{"one", "two"} {
+		if _, err := io.WriteString(stdin, line+"\n"); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.take("t", "c", 1); got[0] != line {
+			t.Errorf("%q, want %q", got[0], line)
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 255 {
+		t.Errorf("after SIGTERM: %v", err)
+	}
+}
+
+// What is too large is named, and what stands before it is there.
+func TestALineThatIsTooLargeIsAnError(t *testing.T) {
+	t.Parallel()
+	s := serveProcess(t, "millrace", "--data-path", t.TempDir(), "--max-msg-size=10")
+	exit, stderr := pub(t, s, "a\nb\n12345678901\nc\n", "t")
+	if exit != 255 || !strings.Contains(stderr, "a line of 11 bytes cannot be published: E_BAD_MESSAGE") || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("exit status %d: %s", exit, stderr)
+	}
+	if got := s.take("t", "c", 2); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("messages %q", got)
+	}
+}
+
+// While the broker is away pub waits, and then publishes what was read.
+func TestPubOutlivesTheBroker(t *testing.T) {
+	t.Parallel()
+	dir, address := t.TempDir(), freeAddress(t)
+	args := []string{"--data-path", dir, "--tcp-address", address}
+	s := serveProcess(t, "millrace", args...)
+	cmd := pubCommand(t, s, "t")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stderr := background(t, cmd)
+	_, _ = io.WriteString(stdin, "before\n")
+	if got := s.take("t", "c", 1); got[0] != "before" {
+		t.Errorf("%q", got)
+	}
+	s.end(syscall.SIGKILL)
+	_, _ = io.WriteString(stdin, "during\n")
+	eventually(t, func() bool { return strings.Contains(stderr.String(), "does not take messages") }, "pub does not say that the broker is away")
+	s = serveProcess(t, "millrace", args...)
+	s.consume("t", "c", func(body string) bool { return body != "during" })
+	_ = stdin.Close()
+	if err := cmd.Wait(); err != nil || !strings.Contains(stderr.String(), "takes messages again") {
+		t.Errorf("%v %s", err, stderr.String())
+	}
+}
+
+func TestPubIntoADirectory(t *testing.T) {
+	t.Parallel()
+	url := "file://" + t.TempDir()
+	cmd := millraceCommand(t, "pub", "t", "--broker", url)
+	cmd.Stdin = strings.NewReader("a\nb\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	out, err := millraceCommand(t, "sub", "t", "-c", "c", "-n", "2", "--json", "--broker", url).Output()
+	if err != nil || !bytes.Contains(out, []byte(`{"id":"0000000000000002","sequence":2,"attempt":1,`)) || !bytes.Contains(out, []byte(`"body":"b"}`)) {
+		t.Errorf("%v %s", err, out)
+	}
+}
+
+func TestSubTakesNoMoreThanItPrints(t *testing.T) {
+	t.Parallel()
+	s := serveProcess(t, "millrace", "--data-path", t.TempDir())
+	var all strings.Builder
+	for i := range 1000 {
+		fmt.Fprintln(&all, i)
+	}
+	if exit, stderr := pub(t, s, all.String(), "t"); exit != 0 {
+		t.Fatal(stderr)
+	}
+	out, err := millraceCommand(t, "sub", "t", "-c", "c", "-n", "300", "--broker", "nsq://"+s.tcp).Output()
+	if err != nil || bytes.Count(out, []byte("\n")) != 300 {
+		t.Errorf("%v: %d lines", err, bytes.Count(out, []byte("\n")))
+	}
+	printed := strings.Fields(string(out))
+	rest := s.take("t", "c", 700)
+	if got := append(printed, rest...); len(slices.Compact(slices.Sorted(slices.Values(got)))) != 1000 {
+		t.Error("messages were lost, or came twice")
+	}
+}
+
+func TestSubFollowsUntilItIsToldToEnd(t *testing.T) {
+	t.Parallel()
+	s := serveProcess(t, "millrace", "--data-path", t.TempDir())
+	cmd := millraceCommand(t, "sub", "t", "-0", "--broker", "nsq://"+s.tcp)
+	out := new(lockedBuffer)
+	cmd.Stdout = out
+	stderr := background(t, cmd)
+	eventually(t, func() bool {
+		_, body := s.get("/stats?format=json&topic=t")
+		return strings.Contains(body, "ephemeral")
+	}, "it does not subscribe")
+	if exit, stderr := pub(t, s, "a\nb\n", "t"); exit != 0 {
+		t.Fatal(stderr)
+	}
+	eventually(t, func() bool { return out.String() == "a\x00b\x00" }, "it does not print what was published")
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v %s", err, stderr.String())
+	}
+	eventually(t, func() bool {
+		_, body := s.get("/stats?format=json&topic=t")
+		return !strings.Contains(body, "ephemeral")
+	}, "its channel stays")
+}
+
+// A broker that goes and comes again is found again.
+func TestSubOutlivesTheBroker(t *testing.T) {
+	t.Parallel()
+	args := []string{"--data-path", t.TempDir(), "--tcp-address", freeAddress(t)}
+	s := serveProcess(t, "millrace", args...)
+	cmd := millraceCommand(t, "sub", "t", "-c", "c", "-n", "2", "--broker", "nsq://"+s.tcp)
+	out := new(lockedBuffer)
+	cmd.Stdout = out
+	background(t, cmd)
+	if exit, stderr := pub(t, s, "a\n", "t"); exit != 0 {
+		t.Fatal(stderr)
+	}
+	eventually(t, func() bool { return out.String() == "a\n" }, "it does not print")
+	time.Sleep(100 * time.Millisecond) // until it is acked on disk: or else it comes again
+	s.end(syscall.SIGTERM)
+	s = serveProcess(t, "millrace", args...)
+	if exit, stderr := pub(t, s, "b\n", "t"); exit != 0 {
+		t.Fatal(stderr)
+	}
+	if err := cmd.Wait(); err != nil || out.String() != "a\nb\n" {
+		t.Errorf("%v %q", err, out.String())
+	}
+}
