@@ -21,6 +21,7 @@ RACE := $(call packages,mpmc supervise fanin replica)
 # Where benchmarks are. A package joins the table by being named here.
 BENCHMARKS := $(call packages,mpmc supervise fanin replica internal/ledger internal/seglog broker task gather)
 BENCH ?= .
+NSQFLAGS ?= # such as -runs 5 -for 5s
 FUZZTIME ?= 10s
 
 # Runs one command line in every module: $(call each-module,go vet ./...)
@@ -28,18 +29,19 @@ each-module = for module in $(MODULES); do ( cd $$module && $(1) ) || exit 1; do
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## build bin/millrace
 	go build -trimpath -o bin/millrace ./cmd/millrace
 
 # Commands that tests run: factor and xargs say what map should have said, ps
-# whether anything was left running. Without a C compiler Go has no race
-# detector, and CI does not insist on one: hence the question to go env.
+# whether anything was left running, node runs one of NSQ's clients. Without a C
+# compiler Go has no race detector, and CI does not insist on one: hence the
+# question to go env.
 .PHONY: test
 test: ## what CI runs: build, vet and the whole test suite
-	@tools/need factor=coreutils xargs=findutils ps=procps
+	@tools/need factor=coreutils xargs=findutils ps=procps node=nodejs npm=npm
 	@$(call each-module,go build -buildvcs=false ./... && go vet ./... && go test -timeout 5m ./...)
 	@if [ "$$(go env CGO_ENABLED)" = 1 ]; then \
 		go test -race -short -timeout 5m $(RACE); \
@@ -49,7 +51,7 @@ test: ## what CI runs: build, vet and the whole test suite
 
 .PHONY: check
 check: .bin/golangci-lint ## what a change passes before it is merged: format, vet, lint, all tests under the race detector
-	@tools/need factor=coreutils xargs=findutils ps=procps 'gcc=gcc libc6-dev'
+	@tools/need factor=coreutils xargs=findutils ps=procps node=nodejs npm=npm 'gcc=gcc libc6-dev'
 	@unformatted=$$(.bin/gofumpt -l .); if [ -n "$$unformatted" ]; then \
 		echo 'not formatted (make fmt):'; echo "$$unformatted"; exit 1; \
 	fi
@@ -60,8 +62,12 @@ fmt: .bin/golangci-lint ## format every Go file with gofumpt
 	.bin/gofumpt -w .
 
 .PHONY: bench
-bench: ## run the benchmarks: BENCH=REGEXP for some of them
+bench: bench-nsq ## run the benchmarks, those beside nsqd first: BENCH=REGEXP for some of them
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m $(BENCHMARKS)
+
+.PHONY: bench-nsq
+bench-nsq: ## print the table of speeds beside the real nsqd: BENCH=REGEXP for some rows
+	@cd peers && go run ./bench -only '$(BENCH)' $(NSQFLAGS)
 
 .PHONY: fuzz
 fuzz: ## run every Fuzz target for a while: FUZZTIME=1m for longer

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"context"
+
+	"golang.org/x/sys/unix"
+)
+
+// listen prints the address it listens on, and serves each connection.
+func listen(serve func(net.Conn) error) error {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(ln.Addr())
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer conn.Close()
+			_ = serve(conn) // until the client goes
+		}()
+	}
+}
+
+// frame is a frame of NSQ's protocol.
+func frame(kind uint32, data []byte) []byte {
+	out := binary.BigEndian.AppendUint32(nil, uint32(len(data)+4))
+	return append(binary.BigEndian.AppendUint32(out, kind), data...)
+}
+
+// commands reads commands and calls each with its line; a body, where the command has one,
+// is passed over.
+func commands(conn net.Conn, do func(line []byte, more bool) error) error {
+	in := bufio.NewReaderSize(conn, 1<<20)
+	if _, err := in.Discard(4); err != nil { // the magic
+		return err
+	}
+	for {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		name, _, _ := bytes.Cut(line[:len(line)-1], []byte(" "))
+		switch string(name) {
+		case "IDENTIFY", "PUB", "MPUB":
+			line = bytes.Clone(name)
+			var size [4]byte
+			if _, err := io.ReadFull(in, size[:]); err != nil {
+				return err
+			}
+			if _, err := in.Discard(int(binary.BigEndian.Uint32(size[:]))); err != nil {
+				return err
+			}
+		}
+		if err := do(line, in.Buffered() > 0); err != nil {
+			return err
+		}
+	}
+}
+
+// serveOK is the ceiling of publishing: everything is answered by OK.
+func serveOK([]string) error {
+	ok := frame(0, []byte("OK"))
+	return listen(func(conn net.Conn) error {
+		out := bufio.NewWriter(conn)
+		return commands(conn, func(_ []byte, more bool) error {
+			if _, err := out.Write(ok); err != nil || more {
+				return err
+			}
+			return out.Flush()
+		})
+	})
+}
+
+// serveMessages is the ceiling of consuming: as many messages as the client is ready for,
+// from a buffer that was written before.
+func serveMessages([]string) error {
+	const batch = 500
+	message := frame(2, make([]byte, 8+2+16+200))
+	prepared := bytes.Repeat(message, batch)
+	ok := frame(0, []byte("OK"))
+	return listen(func(conn net.Conn) error {
+		ready := make(chan int, 1<<16) // how many more may be sent
+		gone := make(chan struct{})
+		defer close(gone)
+		go func() {
+			for {
+				select {
+				case n := <-ready:
+					for more := true; more && n < batch; {
+						select {
+						case k := <-ready:
+							n += k
+						default:
+							more = false
+						}
+					}
+					for ; n > 0; n -= min(n, batch) {
+						if _, err := conn.Write(prepared[:min(n, batch)*len(message)]); err != nil {
+							return
+						}
+					}
+				case <-gone:
+					return
+				}
+			}
+		}()
+		finished := 0
+		return commands(conn, func(line []byte, more bool) error {
+			switch {
+			case bytes.HasPrefix(line, []byte("FIN ")):
+				finished++
+			case bytes.HasPrefix(line, []byte("RDY ")):
+				n := 0
+				_, err := fmt.Sscanf(string(line), "RDY %d", &n)
+				ready <- n
+				return err
+			default:
+				_, err := conn.Write(ok)
+				return err
+			}
+			if !more {
+				ready <- finished
+				finished = 0
+			}
+			return nil
+		})
+	})
+}
+
+// appending is the ceiling of publishing that syncs: as many bytes as the batch's bodies
+// have, appended to a file and synced, over and over, by one.
+func (s *setup) appending(batch int) func(context.Context) (map[string]float64, error) {
+	return func(context.Context) (map[string]float64, error) {
+		f, err := os.Create(filepath.Join(s.dir, "appended"))
+		if err != nil {
+			return nil, err
+		}
+		defer os.Remove(f.Name())
+		defer f.Close()
+		bytes := make([]byte, batch*200)
+		begun, n := time.Now(), 0
+		for time.Since(begun) < s.length {
+			if _, err := f.Write(bytes); err != nil {
+				return nil, err
+			}
+			if err := unix.Fdatasync(int(f.Fd())); err != nil {
+				return nil, err
+			}
+			n += batch
+		}
+		return single(float64(n) / time.Since(begun).Seconds()), nil
+	}
+}
