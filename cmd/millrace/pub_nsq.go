@@ -14,8 +14,11 @@ import (
 	"github.com/millrace/millrace"
 )
 
-// nsqPublisher publishes by NSQ's protocol.
-type nsqPublisher struct{ producer *nsq.Producer }
+// nsqPublisher publishes by NSQ's protocol. One goroutine uses it at a time.
+type nsqPublisher struct {
+	at       *nsqAddress
+	producer *nsq.Producer // nil: not connected
+}
 
 // nsqConfig is how we speak to the broker at the address.
 func nsqConfig(at *nsqAddress) *nsq.Config {
@@ -30,15 +33,26 @@ func nsqConfig(at *nsqAddress) *nsq.Config {
 }
 
 func dialPublisher(at *nsqAddress) (publisher, error) {
-	producer, err := nsq.NewProducer(at.tcp, nsqConfig(at))
+	p := &nsqPublisher{at: at}
+	return p, p.connect()
+}
+
+// connect connects, unless that was done.
+func (p *nsqPublisher) connect() error {
+	if p.producer != nil {
+		return nil
+	}
+	producer, err := nsq.NewProducer(p.at.tcp, nsqConfig(p.at))
 	if err != nil {
-		return nil, fmt.Errorf("broker %s: %w", at.tcp, err)
+		return fmt.Errorf("broker %s: %w", p.at.tcp, err)
 	}
 	producer.SetLogger(nil, nsq.LogLevelMax)
 	if err := producer.Ping(); err != nil {
-		return nil, cannotReach(at.tcp, err)
+		producer.Stop()
+		return cannotReach(p.at.tcp, err)
 	}
-	return &nsqPublisher{producer}, nil
+	p.producer = producer
+	return nil
 }
 
 // cannotReach says why there is no conversation with a broker.
@@ -53,10 +67,16 @@ func cannotReach(address string, err error) error {
 	return fmt.Errorf("the broker at %s does not let us in: %s", address, reason)
 }
 
-// Publish publishes the bodies of the messages in one batch.
-func (p *nsqPublisher) Publish(ctx context.Context, topic string, msgs ...millrace.Message) (err error) {
+// Publish publishes the bodies of the messages in one batch. After an error the next one
+// connects anew: go-nsq's producer can do that by itself, but not at once, and not without
+// a data race.
+func (p *nsqPublisher) Publish(ctx context.Context, topic string, msgs ...millrace.Message) error {
+	if err := p.connect(); err != nil {
+		return err
+	}
 	stop := context.AfterFunc(ctx, p.producer.Stop)
 	defer stop()
+	var err error
 	if len(msgs) == 1 {
 		err = p.producer.Publish(topic, msgs[0].Body)
 	} else {
@@ -66,10 +86,14 @@ func (p *nsqPublisher) Publish(ctx context.Context, topic string, msgs ...millra
 		}
 		err = p.producer.MultiPublish(topic, bodies)
 	}
-	switch r := nsqRefusal(err); {
-	case ctx.Err() != nil && err != nil:
+	if err == nil {
+		return nil
+	}
+	_ = p.Close()
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
-	case r != nil:
+	}
+	if r := nsqRefusal(err); r != nil {
 		return r
 	}
 	return err
@@ -77,7 +101,10 @@ func (p *nsqPublisher) Publish(ctx context.Context, topic string, msgs ...millra
 
 // Close ends the connection.
 func (p *nsqPublisher) Close() error {
-	p.producer.Stop()
+	if p.producer != nil {
+		p.producer.Stop()
+		p.producer = nil
+	}
 	return nil
 }
 

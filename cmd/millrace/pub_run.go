@@ -186,7 +186,7 @@ func (p *publishing) publish(ctx context.Context, bodies [][]byte) error {
 		case refused != nil:
 			return fmt.Errorf("the broker refuses it: %s", refused.reason)
 		}
-		// At first it may only be the end of a connection on which it refused something.
+		// A broker that is started anew is back soon.
 		if time.Since(began) > tellAfter && !told {
 			told = true
 			p.say("the broker does not take messages: %s; trying again until it does", explain(err))

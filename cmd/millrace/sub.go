@@ -148,7 +148,7 @@ func runSub(ctx context.Context, o subOptions) error {
 	case errors.Is(err, errInterrupted):
 		return nil // how it is usually ended
 	case errors.Is(err, syscall.EPIPE):
-		return status(exitOther) // as is usual, without a word
+		return status(exitPipe) // as is usual, without a word
 	}
 	return errors.Join(err, closed)
 }
