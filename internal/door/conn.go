@@ -173,6 +173,9 @@ func (c *conn) refuse(err error) error {
 // execute does what one command says. Those that can be settled together with the next
 // ones go to c.pending; all others have to wait until that is settled.
 func (c *conn) execute(cmd nsqwire.Command) error {
+	if c.consumer != nil {
+		c.consumer.Speak()
+	}
 	if c.cfg.TLSRequired && c.tls == nil && string(cmd.Name) != "IDENTIFY" {
 		return refusal(nsqwire.Invalid, "cannot %s in current state (TLS required)", cmd.Name)
 	}

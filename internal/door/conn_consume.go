@@ -48,6 +48,7 @@ func (c *conn) consume(name channelName) error {
 		return err
 	}
 	consumer.SetPrefetch(0) // until the client says RDY
+	consumer.SetQuiet(true) // what does not answer may be dead
 	c.consumer, c.channel = consumer, consumer.Channel()
 	c.stats.mu.Lock()
 	c.stats.channel, c.stats.consumer = name, consumer
@@ -79,6 +80,10 @@ func (c *conn) ready(cmd nsqwire.Command) error {
 	}
 	if count < 0 || count > int64(c.cfg.MaxRdyCount) {
 		return refusal(nsqwire.Invalid, "RDY count %d out of range 0-%d", count, c.cfg.MaxRdyCount)
+	}
+	// The answer to SUB, if it waits for the end of the input, comes before messages.
+	if err := c.flush(); err != nil {
+		return err
 	}
 	c.stats.rdy.Store(count)
 	c.consumer.SetPrefetch(int(count))

@@ -209,6 +209,37 @@ func TestAClientThatDoesNotReadIsLeftAndItsMessagesAreGivenBack(t *testing.T) {
 	})
 }
 
+// messageAfter says NOP when a lease has just ended, because a client that is silent
+// beyond that is sent nothing, and returns what comes then.
+func (c *client) messageAfter(lease time.Duration) delivered {
+	time.Sleep(lease + 10*time.Millisecond)
+	c.send("NOP\n")
+	return c.message()
+}
+
+func TestASilentClientWhoseLeaseHasEndedIsSentNothingUntilItSpeaks(t *testing.T) {
+	virtually(t, Config{MsgTimeout: 5 * time.Second}, func(t *testing.T, _ *tcpDoor, dial func() *client) {
+		p, silent, other := dial(), dial(), dial()
+		for _, c := range []*client{silent, other} {
+			c.send("SUB t c\n")
+			c.want("OK")
+		}
+		silent.send("RDY 1\n")
+		p.send(pub("t", "x"))
+		p.want("OK")
+		silent.want("1:x")
+		time.Sleep(10 * time.Second) // it could have had it again, and nobody else wants it
+		other.send("RDY 1\n")
+		other.want("2:x")
+		p.send(pub("t", "y"))
+		p.want("OK")
+		time.Sleep(time.Second)
+		silent.send("NOP\n")
+		silent.want("1:y")
+		_, _, _ = p.Close(), silent.Close(), other.Close()
+	})
+}
+
 func TestAMessageComesBackWhenItsTimeoutEnds(t *testing.T) {
 	virtually(t, Config{}, func(t *testing.T, _ *tcpDoor, dial func() *client) {
 		p, c := dial(), dial()
@@ -223,7 +254,7 @@ func TestAMessageComesBackWhenItsTimeoutEnds(t *testing.T) {
 		start := time.Now()
 		time.Sleep(6 * time.Second)
 		c.send("TOUCH ", first.id, "\n")
-		second := c.message()
+		second := c.messageAfter(7 * time.Second)
 		if took := time.Since(start); took < 13*time.Second || took > 13*time.Second+100*time.Millisecond {
 			t.Errorf("it came back after %v, want 7 s after the touch", took)
 		}
@@ -250,7 +281,7 @@ func TestAClientChoosesItsTimeout(t *testing.T) {
 			p.want("OK")
 			c.want("1:x")
 			start := time.Now()
-			m := c.message()
+			m := c.messageAfter(want)
 			if took := time.Since(start); took < want || took > want+100*time.Millisecond {
 				t.Errorf("with %s it came back after %v, want %v", json, took, want)
 			}
@@ -274,7 +305,7 @@ func TestTouchEndsAtMaxMsgTimeoutAfterDelivery(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			c.send("TOUCH ", m.id, "\n")
 		}
-		if m := c.message(); m.attempts != 2 || time.Since(start) < 25*time.Second || time.Since(start) > 26*time.Second {
+		if m := c.messageAfter(5 * time.Second); m.attempts != 2 || time.Since(start) > 26*time.Second {
 			t.Errorf("attempt %d came after %v", m.attempts, time.Since(start))
 		}
 		_, _ = p.Close(), c.Close()
