@@ -16,10 +16,10 @@ packages = $(foreach folder,$(1),$(if $(wildcard $(folder)/*.go),./$(folder)))
 
 # Where goroutines meet: the packages CI runs under the race detector as well.
 # `make check` runs all of them under it.
-RACE := $(call packages,mpmc supervise fanin replica)
+RACE := $(call packages,mpmc supervise fanin replica worker gather)
 
 # Where benchmarks are. A package joins the table by being named here.
-BENCHMARKS := $(call packages,mpmc supervise fanin replica internal/ledger internal/seglog broker task gather)
+BENCHMARKS := $(call packages,mpmc supervise fanin replica internal/ledger internal/seglog broker internal/door internal/nsqwire task gather)
 BENCH ?= .
 NSQFLAGS ?= # such as -runs 5 -for 5s
 FUZZTIME ?= 10s
