@@ -131,6 +131,33 @@ func TestABrokerThatRefusesForeverDoesNotKeepAWorkerFromStopping(t *testing.T) {
 	})
 }
 
+// Nor one that drains: what Drain was given bounds the wait for results too.
+func TestABrokerThatRefusesForeverDoesNotKeepAWorkerFromDraining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.serve(shout, worker.Config{Replicas: 2, Grace: 3 * time.Second})
+		r.broker.set(func(b *tapped) {
+			b.refuse = func(call string) error {
+				if strings.HasPrefix(call, "publish") {
+					return millrace.ErrNoSpace
+				}
+				return nil
+			}
+		})
+		r.ask("a", "b", "c")
+		time.Sleep(time.Minute)
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		r.equal("Drain", errors.Is(r.worker.Drain(ctx), context.DeadlineExceeded), true)
+		r.equal("took", time.Since(start), 13*time.Second)
+		<-r.served
+		r.equal("given back", r.depth(), millrace.Depth{Ready: 3})
+		r.stop()
+		r.broker.Close()
+	})
+}
+
 func TestScaleUpAndDownAndToNothing(t *testing.T) {
 	var began atomic.Int64
 	inBubble(t, waiting(&began), worker.Config{Replicas: 1}, func(r *rig) {

@@ -47,14 +47,22 @@ func (w *Worker) serve(ctx context.Context) error {
 	stopReceiving(ErrStopped)
 	inputs.Wait()
 	if why == nil {
-		why = w.finishTasks(ctx, replicas, &outputs, outputBroken)
+		outputs.Go(func() { _ = w.replicas.Shutdown(detached) })
+	}
+	settled := make(chan struct{})
+	go func() {
+		outputs.Wait()
+		close(settled)
+	}()
+	if why == nil {
+		why = w.finishTasks(ctx, settled, outputBroken)
 	}
 	if why != nil {
 		grace := time.AfterFunc(w.cfg.Grace, func() { w.leaveBroker(why) })
 		defer grace.Stop()
 	}
 	stopReplicas(ErrStopped)
-	outputs.Wait()
+	<-settled
 	stopExtending()
 	leases.Wait()
 	return errors.Join(why, replicas.err)
@@ -104,10 +112,10 @@ func (w *Worker) discard() {
 	}
 }
 
-// finishTasks gives back what waits for a replica, and lets the replicas finish what
-// they run. It returns why they must stop at once, if so.
-func (w *Worker) finishTasks(ctx context.Context, replicas *replicaRun, group *sync.WaitGroup, outputBroken <-chan error) error {
-	group.Go(func() { _ = w.replicas.Shutdown(context.WithoutCancel(ctx)) })
+// finishTasks gives back what waits for a replica, and waits until those that run are
+// finished and settled. It returns why they must stop at once, if so: also a broker that
+// refuses results cannot keep a worker that has to end.
+func (w *Worker) finishTasks(ctx context.Context, settled <-chan struct{}, outputBroken <-chan error) error {
 	w.giveBackReady()
 	w.mu.Lock()
 	bound := w.draining
@@ -116,8 +124,13 @@ func (w *Worker) finishTasks(ctx context.Context, replicas *replicaRun, group *s
 		bound = ctx // the replicas have ended by themselves
 	}
 	select {
-	case <-replicas.ended:
-		return nil
+	case <-settled:
+		select {
+		case err := <-outputBroken:
+			return err
+		default:
+			return nil
+		}
 	case err := <-outputBroken:
 		return err
 	case <-bound.Done():
