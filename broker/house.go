@@ -169,6 +169,14 @@ func (t *Topic) reclaim() error {
 		}
 		t.free(s.Bytes)
 	}
+	// After a failed write the last segment has no successor, and on a full disk will not
+	// get one while it takes the space.
+	if s, ok := t.log.Ended(); ok && s.Next <= released && allDone(channels, s.Base, s.Next) {
+		if err := t.log.Hollow(s.Base); err != nil {
+			return err
+		}
+		t.free(s.Bytes)
+	}
 	return nil
 }
 
