@@ -13,8 +13,8 @@ import (
 const (
 	// localQueue is the queue of a job that nobody gave a name, in a broker that only
 	// this process can use. It is always the same, so that what a run leaves there when
-	// it is killed is found by the next one.
-	localQueue = "map"
+	// it is killed is found by the next one. Nobody else should use it: it is deleted.
+	localQueue = "millrace.map"
 	// replyPrefix begins the names of the topics to which gather has tasks answered.
 	replyPrefix = "reply."
 	// soonest is how long a sweep waits for what the broker says is there.

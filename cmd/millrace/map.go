@@ -22,6 +22,9 @@ const brokerVariable = "MILLRACE_BROKER"
 // inputLimit is the most bytes of one input: what a broker takes, less room for headers.
 const inputLimit = broker.DefaultMaxMessage - 4<<10
 
+// minTTL is the shortest --ttl.
+const minTTL = 100 * time.Millisecond
+
 // mapOptions are what the user asks of map.
 type mapOptions struct {
 	queue   string
@@ -101,6 +104,8 @@ that is wrong. Ctrl-C once lets the running tasks finish, twice kills them.`,
 			}
 			o.haltText, o.timeout, o.ttl = halt, time.Duration(timeout), time.Duration(ttl)
 			switch {
+			case o.ttl != 0 && o.ttl < minTTL:
+				return fmt.Errorf("--ttl: %v is too short to tell a worker that hangs from one that is busy; write %v or more", o.ttl, minTTL)
 			case !cmd.Flags().Changed("retries"):
 				o.retries = -1
 			case o.retries < 0:
