@@ -32,7 +32,7 @@ var table = []row{
 	{folder: "cmd/millrace", uses: everything},
 	{folder: "internal/arch", uses: nothing, standalone: true},
 
-	{folder: "gather", uses: []string{".", "fanin"}},
+	{folder: "gather", uses: []string{"."}},
 	{folder: "task", uses: []string{".", "worker"}},
 	{folder: "worker", uses: []string{".", "mpmc", "replica", "supervise", "fanin"}},
 
