@@ -30,6 +30,7 @@ func (h *housekeeper) start() {
 	h.wake = make(chan struct{}, 1)
 	h.stop = make(chan struct{})
 	h.done = make(chan struct{})
+	h.wake <- struct{}{} // there may be topics on the list already
 	go h.run()
 }
 
@@ -160,7 +161,8 @@ func (ch *Channel) persistNow() error {
 // them.
 func (t *Topic) reclaim() error {
 	released, channels := t.releasedTo(), t.Channels()
-	for _, s := range t.log.Sealed() {
+	sealed := t.log.Sealed()
+	for _, s := range sealed {
 		if s.Next > released || !allDone(channels, s.Base, s.Next) {
 			continue
 		}
@@ -177,7 +179,7 @@ func (t *Topic) reclaim() error {
 		}
 		t.free(s.Bytes)
 	}
-	return nil
+	return t.compact(sealed, released, channels)
 }
 
 func allDone(channels []*Channel, lo, hi uint64) bool {

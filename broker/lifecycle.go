@@ -163,6 +163,7 @@ func (t *Topic) deleteNow() error {
 // end makes the topic take nothing any more, ends its channels and returns them. The
 // turn is held.
 func (t *Topic) end(why error) []*Channel {
+	t.again.cancel()
 	t.mu.Lock()
 	t.ended = why
 	channels, bytes := t.channels, t.bytes

@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -130,32 +131,30 @@ func TestAnUnpausedChannelIsNotPausedAfterPowerLoss(t *testing.T) {
 func TestAPauseThatCannotBeWrittenDoesNotHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		full := errors.New("the disk is broken")
-		var broken bool
+		var broken atomic.Bool
 		disk := vfs.NewMem()
 		opts := broker.Options{Dir: "data", Logger: quiet()}
 		b := open(t, opts.On(vfs.Inject(disk, func(op vfs.Op) error {
-			if broken && op.Kind == vfs.OpSync {
+			if broken.Load() && op.Kind == vfs.OpSync {
 				return full
 			}
 			return nil
 		})))
 		ch := b.channel("t", "c")
-		broken = true
+		broken.Store(true)
 		if err := ch.Pause(); !errors.Is(err, full) {
 			t.Error(err)
 		}
 		if err := b.Lookup("t").Pause(); !errors.Is(err, full) {
 			t.Error(err)
 		}
-		broken = false
+		broken.Store(false)
 		c := b.subscribe("t", "c", millrace.SubscribeOptions{})
 		b.publish("t", "a")
 		ack(t, c, receive(t, c, 1)...)
 		b.publish("t", "b")
 		time.Sleep(2 * time.Second) // for the housekeeper to write it all
-		killed := vfs.NewMem()
-		copyTree(t, disk, killed, "data")
-		b = open(t, opts.On(killed))
+		b = afterItsDeath(t, disk, opts)
 		c = b.subscribe("t", "c", millrace.SubscribeOptions{})
 		wantDeliveries(t, receive(t, c, 1), "b@1")
 	})

@@ -41,7 +41,7 @@ const (
 	topicSuffix  = ".topic"
 	ledgerSuffix = ".ledger"
 	goneSuffix   = ".gone"
-	tempSuffix   = ".tmp"
+	tempSuffix   = seglog.TempSuffix
 )
 
 func (b *Broker) topicsDir() string { return filepath.Join(b.opts.Dir, "topics") }

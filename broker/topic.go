@@ -32,7 +32,9 @@ type Topic struct {
 	// writes journals, or removes segments.
 	turn    chan struct{}
 	saved   releasedFile
-	failing bool // the housekeeper could not do its work here, and has said so
+	failing bool             // the housekeeper could not do its work here, and has said so
+	sparse  map[uint64]int64 // segments with few messages left, and since when
+	again   alarm            // makes the housekeeper come when nothing else does
 
 	published      atomic.Uint64 // messages, since it was opened
 	publishedBytes atomic.Uint64 // of their bodies
@@ -57,6 +59,7 @@ func newTopic(b *Broker, name string) *Topic {
 	if b.opts.fs != nil && !millrace.Ephemeral(name) {
 		t.dir = b.topicDir(name)
 	}
+	t.again = alarm{running: &b.timers, ring: func() { b.house.tell(t) }}
 	t.saved = releasedFile{fs: b.opts.fs, path: filepath.Join(t.dir, releasedName)}
 	return t
 }
@@ -69,6 +72,7 @@ func (t *Topic) ready() error {
 	t.open.Do(func() {
 		if t.err = t.load(); t.err == nil {
 			t.broker.changes.announce()
+			t.broker.house.tell(t) // a segment may wait to be removed or rewritten since the last time
 		}
 	})
 	return t.err

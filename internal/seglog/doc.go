@@ -35,7 +35,8 @@
 // one flipped bit would cost the whole segment. Footer and trailer are written when the
 // segment is full or the log is closed; so only the segment that was open at a crash has
 // to be scanned when the log is opened again. A log that is opened never appends to a
-// file that it found. The bytes are drawn in format.go and footer.go.
+// file that it found. Compact puts a file with fewer records in the place of a full
+// segment's. The bytes are drawn in format.go and footer.go.
 //
 // With SyncAlways, the header is synced before any record is written, the records before
 // their footer is, and all of that before the next segment's file is made. So a power loss

@@ -1,9 +1,7 @@
 package seglog
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"path/filepath"
 	"sort"
 
@@ -116,6 +114,9 @@ func (l *Log) locate(r *Reader) (span, bool) {
 		return span{}, false
 	}
 	if s := r.seg; s == nil || r.off >= s.committed || s.removed {
+		if s != nil && s.removed {
+			s = nil // another may have taken its place
+		}
 		if s = l.after(s, r.seq); s == nil {
 			return span{}, false
 		}
@@ -218,22 +219,27 @@ func (s *span) longer(b []byte, off int64) bool {
 	return n > int64(len(b)) && n <= s.end-off && s.hasSeq(b)
 }
 
-// open opens the file of the reader's segment. When the segment was removed meanwhile
-// the file stays nil, and the reader goes on behind it.
+// open opens the file of the reader's segment. When the segment was removed meanwhile, or
+// another takes its place, the file stays nil, and the reader goes on behind it or there.
 func (r *Reader) open() error {
 	if r.file != nil {
 		return nil
 	}
 	l := r.log
 	file, err := l.opts.FS.Open(filepath.Join(l.opts.Dir, segmentName(r.seg.base)))
-	if errors.Is(err, fs.ErrNotExist) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if r.seg.removed {
-			return nil
+	l.mu.Lock()
+	removed, moving := r.seg.removed, r.seg.moving
+	l.mu.Unlock()
+	switch {
+	case removed || moving != nil:
+		if err == nil {
+			_ = file.Close() // whose it is can no longer be told
 		}
-	}
-	if err != nil {
+		if moving != nil {
+			<-moving
+		}
+		return nil
+	case err != nil:
 		return fmt.Errorf("read the log: %w", err)
 	}
 	r.file = file

@@ -19,11 +19,12 @@ type segment struct {
 	firstTime int64
 	lastTime  int64
 	marks     []mark
-	blocks    []*block // ascending, contiguous, ending at size; the older ones may be gone
-	sealed    bool     // takes no more records
-	file      vfs.File // open while the segment may be written to; nil in memory
-	footed    bool     // nothing more is to be written, not even its footer
-	removed   bool     // no longer part of the log
+	blocks    []*block      // ascending, contiguous, ending at size; the older ones may be gone
+	sealed    bool          // takes no more records
+	file      vfs.File      // open while the segment may be written to; nil in memory
+	footed    bool          // nothing more is to be written, not even its footer
+	removed   bool          // no longer part of the log
+	moving    chan struct{} // not nil while another file takes the place of its own; closed then
 }
 
 // block is a piece of a segment that is still in memory. Bytes that were written are
