@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nsqio/go-nsq"
 	"github.com/spf13/pflag"
 )
 
@@ -24,6 +25,11 @@ func TestCalledNSQDItHasItsFlagsDefaultsAndLimits(t *testing.T) {
 	if got := ceilings(s); got != [2]time.Duration{15 * time.Minute, time.Hour} {
 		t.Errorf("ceilings %v", got)
 	}
+	cfg := nsq.NewConfig()
+	cfg.Snappy = true
+	if terms := identify(t, s, cfg); terms.Snappy || terms.MaxRdyCount != 2500 {
+		t.Errorf("terms %+v", terms)
+	}
 	if err := s.publisher().Publish("t", make([]byte, 101)); err == nil {
 		t.Error("-max-msg-size is not heeded")
 	}
@@ -31,6 +37,28 @@ func TestCalledNSQDItHasItsFlagsDefaultsAndLimits(t *testing.T) {
 		t.Errorf("exit status %d", status)
 	}
 }
+
+// identify tells the broker what a client wants, and returns what it gets.
+func identify(t *testing.T, s *served, cfg *nsq.Config) *nsq.IdentifyResponse {
+	t.Helper()
+	conn := nsq.NewConn(s.tcp, cfg, deaf{})
+	conn.SetLogger(nil, nsq.LogLevelMax, "")
+	terms, err := conn.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	return terms
+}
+
+// deaf hears nothing of a connection.
+type deaf struct{ nsq.ConnDelegate }
+
+func (deaf) OnResponse(*nsq.Conn, []byte) {}
+func (deaf) OnError(*nsq.Conn, []byte)    {}
+func (deaf) OnHeartbeat(*nsq.Conn)        {}
+func (deaf) OnIOError(*nsq.Conn, error)   {}
+func (deaf) OnClose(*nsq.Conn)            {}
 
 func TestCalledMillraceItHasNoCeilingsButThoseItIsGiven(t *testing.T) {
 	t.Parallel()

@@ -66,7 +66,7 @@ func splitLines(text []byte, delimiter byte, limit int) (lines [][]byte, count i
 			return lines, count, true
 		}
 		if len(line) > 0 {
-			lines = append(lines, line[:len(line):len(line)])
+			lines = append(lines, line)
 		}
 		count++
 	}

@@ -107,6 +107,18 @@ func TestASourceThatFailsIsStartedAgain(t *testing.T) {
 	}
 }
 
+// What a source leaves behind in its process group ends with it.
+func TestASourceLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	s := serveProcess(t, "millrace", "--data-path", t.TempDir())
+	if exit, stderr := pub(t, s, "", "t", "--", "sh", "-c", "sleep 1000 >/dev/null 2>&1 & echo $!"); exit != 0 || stderr != "" {
+		t.Errorf("exit status %d: %s", exit, stderr)
+	}
+	if pid := s.take("t", "c", 1)[0]; !gone(pid) {
+		t.Error("its child lives on")
+	}
+}
+
 // The sources of a pub that is killed do not live on.
 func TestSourcesEndWithPub(t *testing.T) {
 	t.Parallel()

@@ -17,8 +17,12 @@ func pub(t *testing.T, s *served, stdin string, args ...string) (exit int, stder
 	t.Helper()
 	cmd := pubCommand(t, s, args...)
 	cmd.Stdin = strings.NewReader(stdin)
-	out, _ := cmd.CombinedOutput()
-	return cmd.ProcessState.ExitCode(), string(out)
+	out := background(t, cmd)
+	cmd.Stdout = out
+	late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	defer late.Stop()
+	_ = cmd.Wait()
+	return cmd.ProcessState.ExitCode(), out.String()
 }
 
 func pubCommand(t *testing.T, s *served, args ...string) *exec.Cmd {
@@ -31,6 +35,7 @@ func background(t *testing.T, cmd *exec.Cmd) (stderr *lockedBuffer) {
 	t.Helper()
 	stderr = new(lockedBuffer)
 	cmd.Stderr = stderr
+	cmd.WaitDelay = time.Second // what it leaves behind may hold that
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -200,8 +205,11 @@ func TestSubOutlivesTheBroker(t *testing.T) {
 		t.Fatal(stderr)
 	}
 	eventually(t, func() bool { return out.String() == "a\n" }, "it does not print")
-	time.Sleep(100 * time.Millisecond) // until it is acked on disk: or else it comes again
-	s.end(syscall.SIGTERM)
+	eventually(t, func() bool {
+		_, body := s.get("/stats?format=json&topic=t")
+		return strings.Contains(body, `"depth":0`) && strings.Contains(body, `"in_flight_count":0`)
+	}, "it does not ack")
+	s.end(syscall.SIGTERM) // in order: the ack is kept, or else the message would come again
 	s = serveProcess(t, "millrace", args...)
 	if exit, stderr := pub(t, s, "b\n", "t"); exit != 0 {
 		t.Fatal(stderr)

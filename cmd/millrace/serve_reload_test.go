@@ -126,6 +126,23 @@ func hangUp(t *testing.T, s *served) {
 	}
 }
 
+// Who wants certificates of clients wants TLS of them, as nsqd has it.
+func TestAPolicyForClientsRequiresTLS(t *testing.T) {
+	t.Parallel()
+	cert, key := certificate(t, t.TempDir(), 1)
+	s := serveProcess(t, "millrace", "--data-path", t.TempDir(), "--tls-cert", cert, "--tls-key", key, "--tls-client-auth-policy=require")
+	if status, body := s.get("/ping"); status != http.StatusForbidden || !strings.Contains(body, "TLS_REQUIRED") {
+		t.Errorf("over plain HTTP: %d %s", status, body)
+	}
+	s = serveProcess(t, "millrace", "--data-path", t.TempDir(), "--tls-cert", cert, "--tls-key", key, "--tls-required=tcp-https")
+	if status, body := s.get("/ping"); status != http.StatusOK {
+		t.Errorf("over plain HTTP with tcp-https: %d %s", status, body)
+	}
+	if exit, stderr := pub(t, s, "a\n", "t"); exit == 0 {
+		t.Errorf("over plain TCP: %s", stderr)
+	}
+}
+
 // pub and sub go through TLS, and trust the authority that they are told.
 func TestPubAndSubThroughTLS(t *testing.T) {
 	t.Parallel()
