@@ -301,3 +301,34 @@ func TestWhatIsNotQuietGoesOnAfterATimeout(t *testing.T) {
 		wantDeliveries(t, receive(t, c, 1), "a@2")
 	})
 }
+
+// The journal's new file has its name already, and nobody knows whether for good.
+func TestAPauseThatMayBeLostDoesNotHoldEither(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		full := errors.New("the disk is broken")
+		var broken atomic.Bool
+		disk := vfs.NewMem()
+		opts := broker.Options{Dir: "data", Logger: quiet()}
+		b := open(t, opts.On(vfs.Inject(disk, func(op vfs.Op) error {
+			if broken.Load() && op.Kind == vfs.OpSyncDir {
+				return full
+			}
+			return nil
+		})))
+		ch := b.channel("t", "c")
+		broken.Store(true)
+		if err := ch.Pause(); !errors.Is(err, full) {
+			t.Error(err)
+		}
+		broken.Store(false)
+		if ch.Paused() {
+			t.Error("it is paused")
+		}
+		c := b.subscribe("t", "c", millrace.SubscribeOptions{})
+		b.publish("t", "a", "b")
+		ack(t, c, receive(t, c, 2)[0])
+		time.Sleep(2 * time.Second) // for the housekeeper to write it all
+		c = afterItsDeath(t, disk, opts).subscribe("t", "c", millrace.SubscribeOptions{})
+		wantDeliveries(t, receive(t, c, 1), "b@2")
+	})
+}
