@@ -18,9 +18,6 @@ func pub(t *testing.T, s *served, stdin string, args ...string) (exit int, stder
 	cmd := pubCommand(t, s, args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	out := background(t, cmd)
-	cmd.Stdout = out
-	late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
-	defer late.Stop()
 	_ = cmd.Wait()
 	return cmd.ProcessState.ExitCode(), out.String()
 }
@@ -30,7 +27,7 @@ func pubCommand(t *testing.T, s *served, args ...string) *exec.Cmd {
 	return millraceCommand(t, append([]string{"pub", "--broker", "nsq://" + s.tcp}, args...)...)
 }
 
-// background starts a command that is killed with the test, if need be.
+// background starts a command that is killed with the test, or when it takes too long.
 func background(t *testing.T, cmd *exec.Cmd) (stderr *lockedBuffer) {
 	t.Helper()
 	stderr = new(lockedBuffer)
@@ -39,7 +36,11 @@ func background(t *testing.T, cmd *exec.Cmd) (stderr *lockedBuffer) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	late := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	t.Cleanup(func() {
+		late.Stop()
+		_ = cmd.Process.Kill()
+	})
 	return stderr
 }
 
@@ -160,7 +161,7 @@ func TestSubTakesNoMoreThanItPrints(t *testing.T) {
 	}
 	printed := strings.Fields(string(out))
 	rest := s.take("t", "c", 700)
-	if got := append(printed, rest...); len(slices.Compact(slices.Sorted(slices.Values(got)))) != 1000 {
+	if got := slices.Concat(printed, rest); len(slices.Compact(slices.Sorted(slices.Values(got)))) != 1000 {
 		t.Error("messages were lost, or came twice")
 	}
 }

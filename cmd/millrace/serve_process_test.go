@@ -32,6 +32,7 @@ type served struct {
 	cmd              *exec.Cmd
 	tcp, http, https string // addresses
 	exited           chan error
+	stderr           io.Closer // our end
 
 	mu  sync.Mutex // guards log
 	log bytes.Buffer
@@ -80,7 +81,7 @@ func startServe(t *testing.T, program string, args ...string) *served {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	s := &served{t: t, cmd: cmd, exited: make(chan error, 1)}
+	s := &served{t: t, cmd: cmd, exited: make(chan error, 1), stderr: stderr}
 	go func() {
 		lines := bufio.NewReader(stderr)
 		for {

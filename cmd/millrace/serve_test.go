@@ -147,6 +147,19 @@ func TestItWarnsWhenItIsOpenToAll(t *testing.T) {
 	guarded.awaitLog(warning + " without TLS")
 }
 
+func TestItOutlivesWhoeverReadsItsLog(t *testing.T) {
+	t.Parallel()
+	s := serveProcess(t, "millrace", "--data-path", t.TempDir())
+	if err := s.stderr.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if status, answer := s.post("/topic/create?topic=t", ""); status != 200 {
+			t.Errorf("%d %s", status, answer)
+		}
+	}
+}
+
 // A flag of nsqd's that does nothing is accepted, and the log says so.
 func TestFlagsWithoutMeaningAreNoted(t *testing.T) {
 	t.Parallel()
