@@ -54,7 +54,7 @@ func TestTruncatedHeadersAreRefused(t *testing.T) {
 	var h millrace.Headers
 	h = h.Append("id", "job-1").Append("reply-to", "reply.x")
 	whole := 0
-	for n := range len(h) {
+	for n := range h {
 		err := h[:n].Check()
 		if err == nil {
 			whole++ // nothing, or only the first pair

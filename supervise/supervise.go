@@ -232,8 +232,7 @@ func (r *run) giveUp(g *generation, why error) error {
 	g.fence()
 	stack := g.stack()
 	if !r.abandon(g, stack) {
-		<-g.done
-		return r.exited(g, why) // it returned at this very moment
+		return r.exited(g, <-g.done) // it returned at this very moment
 	}
 	r.setErr(why)
 	r.tell(Event{Kind: Abandoned, Generation: g.Generation(), Err: why, Stack: stack})

@@ -89,6 +89,11 @@ func (p *process) fork(c *Command, path string, argv []string) error {
 			PidFD:     &p.pidfd,
 		},
 	})
+	if errors.Is(err, syscall.EBADF) {
+		// The child first moves its files above all that it was given, which fails like
+		// this where the highest of these is the last that the limit allows.
+		err = syscall.EMFILE
+	}
 	if err != nil {
 		return err
 	}

@@ -151,7 +151,9 @@ func TestABrokerThatRefusesForeverDoesNotKeepAWorkerFromDraining(t *testing.T) {
 		defer cancel()
 		r.equal("Drain", errors.Is(r.worker.Drain(ctx), context.DeadlineExceeded), true)
 		r.equal("took", time.Since(start), 13*time.Second)
-		<-r.served
+		if err := <-r.served; err == nil {
+			t.Error("Serve returned no error")
+		}
 		r.equal("given back", r.depth(), millrace.Depth{Ready: 3})
 		r.stop()
 		r.broker.Close()

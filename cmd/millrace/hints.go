@@ -26,7 +26,7 @@ var unknownShorthand = regexp.MustCompile(`unknown shorthand flag: '(.)'`)
 // mapFlagError says what is meant in place of a flag that map does not have.
 func mapFlagError(cmd *cobra.Command, err error) error {
 	if own := cmd.Flags().Args(); len(own) > 0 {
-		return fmt.Errorf("%w; put -- before the command: millrace map -- %s ...", err, quote(own))
+		return fmt.Errorf("%w; put -- before the command: millrace map -- %s …", err, quote(own))
 	}
 	if m := unknownShorthand.FindStringSubmatch(err.Error()); m != nil && counterparts[m[1]] != "" {
 		return fmt.Errorf("%w: %s; see millrace map --help", err, counterparts[m[1]])

@@ -24,8 +24,9 @@ const (
 
 func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-	defer cancel()
-	if err := run(ctx, os.Stdout); err != nil {
+	err := run(ctx, os.Stdout)
+	cancel()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "heartbeats:", err)
 		os.Exit(1)
 	}
@@ -125,5 +126,5 @@ func (p *printer) printf(format string, args ...any) {
 	at := time.Since(p.start).Round(time.Millisecond)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintf(p.out, "%6s  %s\n", at, fmt.Sprintf(format, args...))
+	_, _ = fmt.Fprintf(p.out, "%6s  %s\n", at, fmt.Sprintf(format, args...))
 }

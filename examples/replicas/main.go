@@ -77,7 +77,7 @@ func (s *story) tell(ctx context.Context) error {
 		return err
 	}
 	s.send(ctx)
-	fmt.Fprintf(s.out, "the last was retired: %d replicas, %d messages wait\n", s.set.Size(), s.queue.Len())
+	_, _ = fmt.Fprintf(s.out, "the last was retired: %d replicas, %d messages wait\n", s.set.Size(), s.queue.Len())
 
 	if err := s.set.Scale(ctx, 3); err != nil {
 		return err
@@ -100,9 +100,9 @@ func (s *story) send(ctx context.Context) {
 }
 
 func (s *story) collect(title string) {
-	fmt.Fprintf(s.out, "%s:\n", title)
+	_, _ = fmt.Fprintf(s.out, "%s:\n", title)
 	for range 5 {
 		h := <-s.reports
-		fmt.Fprintf(s.out, "  replica %d handled message %d\n", h.replica, h.message)
+		_, _ = fmt.Fprintf(s.out, "  replica %d handled message %d\n", h.replica, h.message)
 	}
 }

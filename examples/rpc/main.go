@@ -34,8 +34,9 @@ func main() {
 	role := flag.String("role", "all", "all, server or client")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, os.Stdout, *broker, *role); err != nil {
+	err := run(ctx, os.Stdout, *broker, *role)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "rpc:", err)
 		os.Exit(1)
 	}
