@@ -3,15 +3,15 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"time"
-
-	"context"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,8 +29,8 @@ func listen(serve func(net.Conn) error) error {
 			return err
 		}
 		go func() {
-			defer conn.Close()
 			_ = serve(conn) // until the client goes
+			_ = conn.Close()
 		}()
 	}
 }
@@ -149,19 +149,21 @@ func (s *setup) appending(batch int) func(context.Context) (map[string]float64, 
 		if err != nil {
 			return nil, err
 		}
-		defer os.Remove(f.Name())
-		defer f.Close()
-		bytes := make([]byte, batch*200)
-		begun, n := time.Now(), 0
-		for time.Since(begun) < s.length {
-			if _, err := f.Write(bytes); err != nil {
-				return nil, err
-			}
-			if err := unix.Fdatasync(int(f.Fd())); err != nil {
-				return nil, err
-			}
-			n += batch
-		}
-		return single(float64(n) / time.Since(begun).Seconds()), nil
+		rate, err := appendTo(f, make([]byte, batch*messageSize), s.length)
+		return single(rate * float64(batch)), errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
+}
+
+// appendTo appends and syncs for a time, and returns how often in a second.
+func appendTo(f *os.File, bytes []byte, length time.Duration) (float64, error) {
+	begun, n := time.Now(), 0
+	for ; time.Since(begun) < length; n++ {
+		if _, err := f.Write(bytes); err != nil {
+			return 0, err
+		}
+		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+			return 0, err
+		}
+	}
+	return float64(n) / time.Since(begun).Seconds(), nil
 }

@@ -98,7 +98,7 @@ func (s *setup) table(ctx context.Context) error {
 		if err := s.measure(ctx, &r); err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
-		r.print(os.Stdout)
+		fmt.Print(r.text())
 	}
 	return nil
 }

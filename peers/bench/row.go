@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -56,10 +56,11 @@ func (s *setup) measure(ctx context.Context, r *row) error {
 	return nil
 }
 
-// print writes the row: every contestant's figures with their ratio to the first's, and
+// text is the row: every contestant's figures with their ratio to the first's, and
 // whether the bars are reached.
-func (r *row) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%s\n", r.name)
+func (r *row) text() string {
+	var w strings.Builder
+	w.WriteString("\n" + r.name + "\n")
 	first := r.contestants[0]
 	for _, c := range r.contestants {
 		for _, name := range sortedKeys(c.figures) {
@@ -69,12 +70,13 @@ func (r *row) print(w io.Writer) {
 			if base := first.figures[name]; c != first && len(base) > 0 {
 				line = fmt.Sprintf("%-72s %6.2f × %s", line, middle/median(base), first.name)
 			}
-			fmt.Fprintln(w, line)
+			w.WriteString(line + "\n")
 		}
 	}
 	for _, b := range r.bars {
-		fmt.Fprintln(w, "  "+r.judge(b))
+		w.WriteString("  " + r.judge(b) + "\n")
 	}
+	return w.String()
 }
 
 // judge says whether the bar is reached.

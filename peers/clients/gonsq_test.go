@@ -190,15 +190,17 @@ func TestAMessageThatTakesTooLongComesAgain(t *testing.T) {
 
 func TestStoppingAConsumerLosesNothing(t *testing.T) {
 	onBoth(t, nil, func(t *testing.T, n *node.Node) {
+		// nsqd lets what was on its way to a consumer that stopped time out.
+		soon := func(c *nsq.Config) { c.MsgTimeout = time.Second }
 		all := bodies("m", 3000)
 		publish(t, n, "t", all...)
 		in := new(inbox)
 		for i := 0; len(in.has()) < len(all) && i < 100; i++ {
-			c := connect(t, n, consumer(t, "t", "c", in, 2, nil))
+			c := connect(t, n, consumer(t, "t", "c", in, 2, soon))
 			time.Sleep(20 * time.Millisecond)
 			stop(c)
 		}
-		connect(t, n, consumer(t, "t", "c", in, 2, nil))
+		connect(t, n, consumer(t, "t", "c", in, 2, soon))
 		in.want(t, all...)
 		wantDone(t, n, "t", "c")
 	})
@@ -314,7 +316,7 @@ func TestABrokerThatStartsAgain(t *testing.T) {
 			}
 
 			second := start(t, with, dir, addresses)
-			eventually(t, func() error { return p.Publish("t", []byte("two")) })
+			publish(t, second, "t", "two") // by a new one: go-nsq races with itself when it connects again
 			if channels, err := stats(second, "t"); err != nil || !channels["c"].Paused {
 				t.Errorf("the channel is no longer paused: %+v %v", channels, err)
 			}

@@ -3,6 +3,7 @@ package clients
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ func ask(addr, path string, answer any) error {
 		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != 200 {
+	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("GET %s: %s", path, resp.Status)
 	}
 	return json.NewDecoder(resp.Body).Decode(answer)
@@ -181,10 +182,9 @@ func TestConsumersNeedNoNSQLookupd(t *testing.T) {
 	if c := consumer(t, "t", "c2", in, 1, nil); c.ConnectToNSQLookupd(n.HTTP) != nil {
 		t.Error("a second consumer cannot look the topic up")
 	}
-	eventually(t, func() error {
-		if got := in.has(); len(got) != 100 {
-			return fmt.Errorf("%d messages", len(got))
-		}
-		return nil
-	})
+	in.want(t, bodies("m", 100)...)
+	// What KEDA's scaler asks, first of a lookup and then of each node that it names.
+	if nodes, channels, err := producers(n.HTTP, "t"); err != nil || !slices.Equal(nodes, []string{n.TCP}) || !slices.Contains(channels, "c") {
+		t.Errorf("it names %v with channels %v: %v", nodes, channels, err)
+	}
 }

@@ -44,7 +44,7 @@ func nsqjs(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(fresh)
+	defer func() { _ = os.RemoveAll(fresh) }() // it is gone when all went well
 	manifest, err := os.ReadFile(filepath.Join(from, "package.json"))
 	if err := errors.Join(err, os.WriteFile(filepath.Join(fresh, "package.json"), manifest, 0o600),
 		os.WriteFile(filepath.Join(fresh, "package-lock.json"), lock, 0o600)); err != nil {

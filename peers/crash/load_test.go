@@ -63,21 +63,14 @@ func (l *load) start(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p, err := nsq.NewProducer(l.tcp, l.settings())
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.SetLogger(silence{}, nsq.LogLevelMax)
 	for i := range 3 {
-		l.publishing.Go(func() {
-			l.publish(fmt.Sprintf("batch%d", i), batchSize, func(bodies []string) error { return p.MultiPublish(topic, asBytes(bodies)) })
+		l.produce(fmt.Sprintf("batch%d", i), batchSize, func(p *nsq.Producer, bodies []string) error {
+			return p.MultiPublish(topic, asBytes(bodies))
 		})
 	}
-	l.publishing.Go(func() {
-		l.publish("single", 1, func(bodies []string) error { return p.Publish(topic, []byte(bodies[0])) })
-	})
-	l.publishing.Go(func() {
-		l.publish("late", 1, func(bodies []string) error { return p.DeferredPublish(topic, 100*time.Millisecond, []byte(bodies[0])) })
+	l.produce("single", 1, func(p *nsq.Producer, bodies []string) error { return p.Publish(topic, []byte(bodies[0])) })
+	l.produce("late", 1, func(p *nsq.Producer, bodies []string) error {
+		return p.DeferredPublish(topic, 100*time.Millisecond, []byte(bodies[0]))
 	})
 	l.publishing.Go(func() {
 		l.publish("web", batchSize, func(bodies []string) error { return l.post("/mpub?topic="+topic, strings.Join(bodies, "\n")) })
@@ -90,6 +83,30 @@ func (l *load) start(t *testing.T) {
 			m.RequeueWithoutBackoff(0)
 		case m.Timestamp%11 == 0:
 			m.RequeueWithoutBackoff(50 * time.Millisecond)
+		}
+	})
+}
+
+// produce publishes by go-nsq, by a new producer after each that has failed: go-nsq races
+// with itself when it connects again.
+func (l *load) produce(name string, size int, send func(*nsq.Producer, []string) error) {
+	l.publishing.Go(func() {
+		var p *nsq.Producer
+		l.publish(name, size, func(bodies []string) (err error) {
+			if p == nil {
+				if p, err = nsq.NewProducer(l.tcp, l.settings()); err != nil {
+					return err
+				}
+				p.SetLogger(silence{}, nsq.LogLevelMax)
+			}
+			if err = send(p, bodies); err != nil {
+				p.Stop()
+				p = nil
+			}
+			return err
+		})
+		if p != nil {
+			p.Stop()
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -86,8 +87,7 @@ func newProcess(name, path string, args []string, dir string, flags []string) (*
 		}
 		*addr = free
 	}
-	p.args = append(args, "--data-path="+dir, "--tcp-address="+p.TCP, "--http-address="+p.HTTP)
-	p.args = append(p.args, flags...)
+	p.args = slices.Concat(args, []string{"--data-path=" + dir, "--tcp-address=" + p.TCP, "--http-address=" + p.HTTP}, flags)
 	return p, nil
 }
 
