@@ -40,6 +40,9 @@ type FS interface {
 	// removes, until the Closer is closed or the process dies. It does not wait: the
 	// error wraps ErrLocked when somebody has it, and names the process if it can.
 	Lock(name string) (io.Closer, error)
+	// Free is how many bytes more this process can write to the file system that dir is
+	// on. It costs a system call, and reads nothing.
+	Free(dir string) (int64, error)
 }
 
 // File is an open file. ReadAt, WriteAt and Sync may be called concurrently.

@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"errors"
+	"io/fs"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,6 +25,37 @@ func TestAFullDiskTakesWhatFits(t *testing.T) {
 	if n, err := f.WriteAt([]byte("x"), 100); n != 0 || !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("beyond the end: got %d, %v, want 0, ENOSPC", n, err)
 	}
+}
+
+func TestFreeIsWhatCanBeWritten(t *testing.T) {
+	mem := NewMem()
+	free := func() int64 {
+		t.Helper()
+		n, err := mem.Free(".")
+		must(t, err)
+		return n
+	}
+	f := create(t, mem, "log", "12345678")
+	if n := free(); n < 1<<60 {
+		t.Errorf("%d bytes on a disk without a limit", n)
+	}
+	mem.SetFree(4)
+	write(t, f, "abc", 8)
+	if n := free(); n != 1 {
+		t.Errorf("%d bytes, want 1", n)
+	}
+	must(t, f.Truncate(0))
+	if n := free(); n != 12 {
+		t.Errorf("%d bytes, want 12", n)
+	}
+	everyFS(t, func(t *testing.T, fsys FS, dir string) {
+		if n, err := fsys.Free(dir); n <= 0 || err != nil {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+		if _, err := fsys.Free(dir + "/missing"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("of a directory that is missing: %v", err)
+		}
+	})
 }
 
 func TestATruncationThatMakesAFileLongerReservesNothing(t *testing.T) {

@@ -19,6 +19,7 @@ const (
 	OpList
 	OpSyncDir
 	OpLock
+	OpFree
 	OpRead
 	OpWrite
 	OpSync
@@ -28,7 +29,7 @@ const (
 )
 
 var opNames = [...]string{
-	"create", "open", "remove", "removeall", "rename", "mkdirall", "list", "syncdir", "lock",
+	"create", "open", "remove", "removeall", "rename", "mkdirall", "list", "syncdir", "lock", "free",
 	"read", "write", "sync", "truncate", "size", "close",
 }
 
@@ -139,6 +140,13 @@ func (i *injectFS) Lock(name string) (io.Closer, error) {
 		return nil, err
 	}
 	return i.fs.Lock(name)
+}
+
+func (i *injectFS) Free(dir string) (int64, error) {
+	if err := i.before(Op{Kind: OpFree, Name: dir}); err != nil {
+		return 0, err
+	}
+	return i.fs.Free(dir)
 }
 
 type injectFile struct {

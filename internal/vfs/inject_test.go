@@ -18,7 +18,7 @@ func TestEveryCallIsAnnouncedBeforeItIsMade(t *testing.T) {
 	want := []string{
 		"mkdirall dir", "create dir/a", "write dir/a +5 at 0", "sync dir/a", "read dir/a +2 at 3",
 		"truncate dir/a to 1", "size dir/a", "close dir/a", "rename dir/a to dir/b", "open dir/b", "close dir/b",
-		"list dir", "lock dir/LOCK", "remove dir/b", "syncdir dir", "removeall dir",
+		"list dir", "lock dir/LOCK", "free dir", "remove dir/b", "syncdir dir", "removeall dir",
 	}
 	if !slices.Equal(calls, want) {
 		t.Errorf("announced\n%q, want\n%q", calls, want)
@@ -91,6 +91,8 @@ func useEverything(t *testing.T, fs FS, refusal error) {
 	if lock, err := fs.Lock("dir/LOCK"); ok(err) {
 		ok(lock.Close())
 	}
+	_, err = fs.Free("dir")
+	ok(err)
 	ok(fs.Remove("dir/b"))
 	ok(fs.SyncDir("dir"))
 	ok(fs.RemoveAll("dir"))

@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path"
 	"slices"
@@ -36,6 +37,19 @@ func (m *Mem) SetFree(bytes int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.capacity = m.used + bytes
+}
+
+// Free implements [FS].
+func (m *Mem) Free(dir string) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, err := m.dir("statfs", dir); err != nil {
+		return 0, err
+	}
+	if m.capacity == noLimit {
+		return math.MaxInt64, nil
+	}
+	return max(m.capacity-m.used, 0), nil
 }
 
 // FlipBit damages a file as an old disk would: bit counts from the lowest of the first

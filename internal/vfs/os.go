@@ -67,6 +67,20 @@ func (osFS) SyncDir(dir string) error {
 	return errors.Join(err, d.Close())
 }
 
+func (osFS) Free(dir string) (int64, error) {
+	var s unix.Statfs_t
+	for {
+		switch err := unix.Statfs(dir, &s); {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
+		default:
+			// What is left for the superuser alone does not count.
+			return int64(s.Bavail) * int64(s.Bsize), nil //nolint:gosec,unconvert // the types differ between systems
+		}
+	}
+}
+
 func (osFS) Lock(name string) (io.Closer, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, filePerm)
 	if err != nil {
