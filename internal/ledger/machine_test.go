@@ -36,6 +36,8 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 					"ack":       c.ack,
 					"ack many":  c.ackMany,
 					"nack":      c.nack,
+					"pass":      c.pass,
+					"withdraw":  c.withdraw,
 					"extend":    c.extend,
 					"stale":     c.stale,
 					"expire":    c.expire,
