@@ -59,6 +59,7 @@ type Log struct {
 	mu       sync.Mutex // guards what follows, and the segments
 	segments []*segment // ascending; the last one may be open
 	next     uint64     // the sequence number that the next record gets
+	latest   int64      // the time of the last record that was appended since Open
 	visible  uint64     // one above the last committed record
 	voids    []void     // what was taken back after failed writes, ascending
 	closed   bool
@@ -89,7 +90,9 @@ type Ticket struct {
 	First, End uint64
 }
 
-// Append adds n records, the i-th made of entry(i), all with the time now. They are
+// Append adds n records, the i-th made of entry(i), all with the time now, or that of the
+// record before them if somebody with a later time was faster: so that in one run of the
+// log times ascend as sequence numbers do, and a time can be searched for. They are
 // in memory only, and invisible, until Commit. In a log without files they are visible
 // at once. Returns ErrClosed, and then nothing was appended.
 //
@@ -111,12 +114,13 @@ func (l *Log) append(now int64, n int, entry func(i int) Entry) (Ticket, error) 
 		return Ticket{}, ErrClosed
 	}
 	t := Ticket{First: l.next}
+	l.latest = max(l.latest, now)
 	for i := range n {
 		e := entry(i)
 		if len(e.Headers)+len(e.Body) > MaxEntry {
 			panic(fmt.Sprintf("seglog: an entry of %d bytes", len(e.Headers)+len(e.Body)))
 		}
-		l.put(&Record{Seq: l.next, Time: now, Due: e.Due, Headers: e.Headers, Body: e.Body}, e.Size())
+		l.put(&Record{Seq: l.next, Time: l.latest, Due: e.Due, Headers: e.Headers, Body: e.Body}, e.Size())
 	}
 	t.End = l.next
 	if l.opts.FS == nil {
