@@ -40,7 +40,7 @@ var table = []row{
 	{folder: "internal/door", uses: []string{".", "broker", "internal/nsqwire"}},
 
 	{folder: "driver/embedded", uses: []string{".", "broker"}},
-	{folder: "driver/nsq", uses: []string{"."}},
+	{folder: "driver/nsq", uses: []string{".", "internal/nsqwire"}},
 	{folder: "driver/rabbitmq", uses: []string{"."}},
 	{folder: "driver/nats", uses: []string{"."}},
 	{folder: "driver/drivertest", uses: []string{"."}},
@@ -48,7 +48,7 @@ var table = []row{
 	{folder: "broker", uses: []string{".", "internal/seglog", "internal/ledger", "internal/vfs"}},
 	{folder: "internal/seglog", uses: []string{"internal/vfs"}},
 	{folder: "internal/ledger", uses: nothing, standalone: true},
-	{folder: "internal/nsqwire", uses: nothing, standalone: true},
+	{folder: "internal/nsqwire", uses: []string{"."}, standalone: true},
 	{folder: "internal/vfs", uses: nothing},
 
 	{folder: "replica", uses: []string{"mpmc", "supervise"}, standalone: true},
