@@ -65,14 +65,10 @@ func (l *Log) marksAround(time int64) (seqs []uint64, end uint64) {
 		if s.committed <= headersSize || s.lastTime < time {
 			continue
 		}
-		for _, m := range s.marks {
-			if m.seq < s.visible {
-				seqs = append(seqs, m.seq)
-			}
+		for _, m := range s.marks { // behind those that are not visible yet nothing is found
+			seqs = append(seqs, m.seq)
 		}
-		if len(seqs) > 0 {
-			break
-		}
+		break
 	}
 	return seqs, l.visible
 }
