@@ -251,7 +251,7 @@ type heartbeat struct {
 	out      *output
 	interval time.Duration // 0: none is sent, and a client may be silent for ever
 	next     time.Time     // when one is due
-	heard    time.Time     // when the last command had been handled
+	heard    time.Time     // when it was waited for more after a command line
 	stopped  bool          // a read that takes too long fails
 }
 

@@ -24,6 +24,7 @@ type input struct {
 	buf      []byte
 	r, w     int  // buf[r:w] was read and not consumed
 	filled   bool // the last read left no room
+	spoke    bool // a command line was consumed since the last read: a sign of life
 	peak     int  // the most that was in it since it was last looked at
 	reviewed time.Time
 }
@@ -98,8 +99,8 @@ func (c *conn) fill() error {
 	}
 	now := time.Now()
 	c.in.makeRoom(now)
-	if c.in.r == c.in.w {
-		c.heartbeat.heard = now
+	if c.in.spoke {
+		c.heartbeat.heard, c.in.spoke = now, false
 	}
 	return c.in.readFrom(c.source)
 }
@@ -110,6 +111,7 @@ func (c *conn) line() ([]byte, error) {
 	for {
 		b := c.in.unread()
 		if i := bytes.IndexByte(b[searched:], '\n'); i >= 0 && searched+i < nsqwire.MaxLine {
+			c.in.spoke = true
 			return c.in.consume(searched + i + 1), nil
 		}
 		if len(b) >= nsqwire.MaxLine {

@@ -12,12 +12,10 @@ import (
 // and what is said of them is nsqd's.
 
 func (s *web) createTopic(r *request) answer {
-	_, topic, refused := topicToPublish(r)
-	if refused != nil {
+	if _, _, refused := s.topicToPublish(r); refused != nil {
 		return *refused
 	}
-	_, err := s.Topic(topic)
-	return s.did(r, err)
+	return done()
 }
 
 func (s *web) deleteTopic(r *request) answer {

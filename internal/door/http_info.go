@@ -68,6 +68,9 @@ func (s *web) option(r *request) answer {
 		if !ok {
 			return badRequest("INVALID_OPTION")
 		}
+		if value, ok := value.(string); ok {
+			return text(value) // as it is: nsqd quotes only what is in a list
+		}
 		return inJSON(value)
 	}
 }

@@ -65,7 +65,7 @@ func TestInfoHasTheKeysOfNsqd(t *testing.T) {
 
 func TestWhatTheProgramKnowsOfItsOptionsIsTold(t *testing.T) {
 	h := opened(t, Config{Options: map[string]any{"mem_queue_size": 10_000, "data_path": "/data"}}).Handler(false)
-	for name, want := range map[string]string{"mem_queue_size": "200 10000", "data_path": `200 "/data"`} {
+	for name, want := range map[string]string{"mem_queue_size": "200 10000", "data_path": "200 /data"} {
 		if got := ask(h, "GET /config/"+name, "").String(); got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}

@@ -22,7 +22,7 @@ func (s *web) pub(r *request) answer {
 	if len(body) == 0 {
 		return badRequest("MSG_EMPTY")
 	}
-	params, topic, refused := topicToPublish(r)
+	params, topic, refused := s.topicToPublish(r)
 	if refused != nil {
 		return *refused
 	}
@@ -43,7 +43,7 @@ func (s *web) mpub(r *request) answer {
 	if r.ContentLength > int64(s.cfg.MaxBodySize) {
 		return refuse(http.StatusRequestEntityTooLarge, "BODY_TOO_BIG")
 	}
-	params, topic, refused := topicToPublish(r)
+	params, topic, refused := s.topicToPublish(r)
 	if refused != nil {
 		return *refused
 	}
@@ -85,35 +85,33 @@ func (s *web) publishLines(topic string, body []byte) answer {
 
 var newline = []byte("\n")
 
-// publish publishes the messages to the topic, which it creates also when there are none.
+// publish publishes the messages to the topic.
 func (s *web) publish(topic string, msgs []millrace.Message) answer {
-	_, err := s.Topic(topic)
-	if err == nil {
-		err = s.broker.Publish(topic, msgs)
-	}
-	if err != nil {
+	if err := s.broker.Publish(topic, msgs); err != nil {
 		s.cfg.Logger.Error("publishing over HTTP failed", "topic", topic, "messages", len(msgs), "error", err)
 		return failed(err)
 	}
 	return text(nsqwire.OK)
 }
 
-// topicToPublish returns the parameters of a request and the topic among them.
-func topicToPublish(r *request) (params url.Values, topic string, refused *answer) {
-	no := func(reason string) (url.Values, string, *answer) {
-		a := badRequest(reason)
-		return nil, "", &a
-	}
+// topicToPublish returns the parameters of a request and the topic among them. Like nsqd it
+// creates the topic, whatever is wrong with the rest of the request.
+func (s *web) topicToPublish(r *request) (params url.Values, topic string, refused *answer) {
+	no := func(a answer) (url.Values, string, *answer) { return nil, "", &a }
 	params, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return no("INVALID_REQUEST")
+		return no(badRequest("INVALID_REQUEST"))
 	}
 	if !params.Has("topic") {
-		return no("MISSING_ARG_TOPIC")
+		return no(badRequest("MISSING_ARG_TOPIC"))
 	}
 	topic = params.Get("topic")
 	if millrace.CheckName(topic) != nil {
-		return no("INVALID_TOPIC")
+		return no(badRequest("INVALID_TOPIC"))
+	}
+	if _, err := s.Topic(topic); err != nil {
+		s.cfg.Logger.Error("a topic was not created over HTTP", "topic", topic, "error", err)
+		return no(failed(err))
 	}
 	return params, topic, nil
 }

@@ -70,7 +70,7 @@ func TestWhatIsPublishedOverHTTPIsDelivered(t *testing.T) {
 	}
 }
 
-// A refused request publishes nothing, and makes no topic.
+// A refused request publishes nothing; its topic is there all the same, as at nsqd.
 func TestARefusedRequestPublishesNothing(t *testing.T) {
 	d := opened(t, Config{})
 	h := d.Handler(false)
@@ -83,8 +83,10 @@ func TestARefusedRequestPublishesNothing(t *testing.T) {
 			t.Errorf("%s: %d", request, resp.status)
 		}
 	}
-	if topics := d.broker.Topics(); len(topics) > 0 {
-		t.Errorf("there are %d topics", len(topics))
+	for _, name := range []string{"a", "b", "c"} {
+		if topic := d.broker.Lookup(name); topic == nil || topic.Depth() != 0 {
+			t.Errorf("topic %s: %v, want it there and empty", name, topic)
+		}
 	}
 }
 

@@ -21,7 +21,7 @@ func (s *web) stats(r *request) answer {
 	}
 	report := statsReport{Version: s.cfg.Version, StartTime: s.started.Unix(), Topics: s.topicStats(q, r.grant)}
 	report.Health, _ = s.health()
-	if q.clients {
+	if q.clients && report.Topics != nil { // without the topic asked for nsqd looks no further
 		report.Producers = s.producers(q, r.grant)
 	}
 	if !isFalse(params.Get("include_mem")) {

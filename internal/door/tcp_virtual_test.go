@@ -109,6 +109,18 @@ func TestAClientChoosesItsHeartbeat(t *testing.T) {
 	})
 }
 
+func TestAClientThatNeverStopsInBetweenCommandsIsNotSilent(t *testing.T) {
+	virtually(t, Config{}, func(_ *testing.T, _ *tcpDoor, dial func() *client) {
+		c := dial()
+		go func() { _, _ = io.Copy(io.Discard, c.Conn) }()
+		c.send("NO")
+		for range 300 {
+			time.Sleep(time.Second)
+			c.send("P\nNO")
+		}
+	})
+}
+
 func TestAClientThatSpeaksAllTheTimeGetsItsHeartbeats(t *testing.T) {
 	virtually(t, Config{}, func(t *testing.T, _ *tcpDoor, dial func() *client) {
 		c := dial()
