@@ -29,15 +29,17 @@ const (
 
 type topicClaim struct {
 	presence
+	paused   presence
 	waiting  channelClaim // for the first channel
 	channels map[string]*channelClaim
 }
 
 type channelClaim struct {
 	presence
-	may   map[string]bool      // bodies that may be delivered
-	must  map[string]time.Time // bodies that must be delivered, and not before then
-	acked map[string]bool
+	paused presence
+	may    map[string]bool      // bodies that may be delivered
+	must   map[string]time.Time // bodies that must be delivered, and not before then
+	acked  map[string]bool
 }
 
 func newChannelClaim() channelClaim {
@@ -45,13 +47,13 @@ func newChannelClaim() channelClaim {
 }
 
 func (c channelClaim) clone() channelClaim {
-	return channelClaim{c.presence, maps.Clone(c.may), maps.Clone(c.must), maps.Clone(c.acked)}
+	return channelClaim{c.presence, c.paused, maps.Clone(c.may), maps.Clone(c.must), maps.Clone(c.acked)}
 }
 
 func (cs claims) clone() claims {
 	out := claims{}
 	for name, t := range cs {
-		copied := &topicClaim{t.presence, t.waiting.clone(), map[string]*channelClaim{}}
+		copied := &topicClaim{t.presence, t.paused, t.waiting.clone(), map[string]*channelClaim{}}
 		for name, c := range t.channels {
 			cc := c.clone()
 			copied.channels[name] = &cc
@@ -134,6 +136,7 @@ func (tc *topicClaim) verify(t *testing.T, b *broker.Broker, name string) {
 	if topic == nil {
 		return
 	}
+	tc.verifyPauses(t, topic)
 	channels := 0
 	for _, ch := range slices.Sorted(maps.Keys(tc.channels)) {
 		c := tc.channels[ch]
@@ -168,7 +171,7 @@ func (c *channelClaim) verify(t *testing.T, b *broker.Broker, topic, channel str
 			t.Errorf("channel %s of %s delivers %s too soon", channel, topic, body)
 		}
 	}
-	if slices.ContainsFunc(slices.Collect(maps.Values(c.must)), now.Before) {
+	if slices.ContainsFunc(slices.Collect(maps.Keys(c.may)), func(body string) bool { return !slices.Contains(got, body) }) {
 		time.Sleep(deferral)
 		got = append(got, drain(t, b, topic, channel)...)
 	}

@@ -14,14 +14,22 @@ const unreadable = time.Second
 // delivered again, then what is new. While there is one, it has the reading turn.
 type haul struct {
 	buf         []millrace.Delivery // as long as the consumer has room
+	at          int64               // when it was begun
 	leased      int                 // so many of buf are leased, with Seq and Attempt alone
 	fetched     int                 // so many of buf are complete
 	from, limit uint64              // where new messages are
 	records     []seglog.Record     // new messages
 	passed      uint64              // there are no others below it
 	lost        []millrace.Delivery // leased, but not in the log any more
+	early       []early             // leased, but not due yet
 	failed      []millrace.Delivery // leased, but could not be read
 	err         error               // why
+}
+
+// early is a message whose deferral was lost with a part of the journal.
+type early struct {
+	millrace.Delivery
+	due int64
 }
 
 // take moves messages from the channel to buf without waiting for any. When it returns
@@ -63,7 +71,7 @@ func (c *Consumer) begin(buf []millrace.Delivery) (h haul, ok bool, err error) {
 		ch.wait(c)
 	default:
 		ok, ch.reading = true, true
-		h.buf, h.from, h.limit = buf[:room], ch.ledger.Cursor(), ch.limit
+		h.buf, h.at, h.from, h.limit = buf[:room], at, ch.ledger.Cursor(), ch.limit
 		if again {
 			h.leased = ch.lease(c, h.buf, at)
 		}
@@ -116,6 +124,8 @@ func (ch *Channel) fetch(h *haul) {
 			return
 		case n == 0 || r.Seq != d.Seq:
 			h.lost = append(h.lost, d)
+		case r.Due > h.at:
+			h.early = append(h.early, early{d, r.Due})
 		default:
 			d.Message = millrace.Message{Headers: r.Headers, Body: r.Body}
 			d.Published = r.Time
@@ -185,6 +195,11 @@ func (c *Consumer) drop(h *haul, at int64) {
 	l := c.channel.ledger
 	for _, d := range h.lost { // its record is damaged, which was reported
 		if l.Ack(d.Seq, d.Attempt) {
+			c.held--
+		}
+	}
+	for _, d := range h.early {
+		if l.Withdraw(d.Seq, d.Attempt, at, d.due) {
 			c.held--
 		}
 	}

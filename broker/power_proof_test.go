@@ -1,0 +1,107 @@
+package broker_test
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/millrace/millrace/broker"
+	"github.com/millrace/millrace/internal/vfs"
+)
+
+var lives = flag.Int("lives", 6, "how many random lives the proofs lead, each")
+
+// moments of a random life that are looked at after a power loss: about so many.
+const moments = 60
+
+// A broker leads a random life: several topics, channels that are made, paused, emptied
+// and deleted, deferrals, compaction, restarts. The power goes before calls that change
+// the disk, and whatever was promised by then holds.
+func TestPowerLossInRandomLives(t *testing.T) {
+	for seed := range uint64(*lives) { //nolint:gosec // few
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { powerLosses(t, seed, nil) })
+	}
+}
+
+// powerLosses leads one life and looks at what its power losses leave.
+func powerLosses(t *testing.T, seed uint64, f *fault) {
+	r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // the same each time
+	if f != nil {
+		f.at = 1 + r.IntN(400)
+	}
+	var taken []crash
+	var w *wild
+	calls, over := 0, false
+	synctest.Test(t, func(t *testing.T) {
+		disk := vfs.NewMem()
+		w = newWild(t, seed, broker.Options{Dir: "data", Logger: quiet()}.WithSegments(crashSegment))
+		w.fault = f
+		const steps = 150
+		w.opts = w.opts.On(vfs.Inject(disk, func(op vfs.Op) error {
+			var err error
+			if f != nil {
+				if f.calls == f.at+100 {
+					f.heal()
+				}
+				err = f.before(op)
+			}
+			if changes(op.Kind) && !over {
+				calls++
+				if r.IntN(4*steps/moments) == 0 {
+					w.know(func(cs claims) {
+						taken = append(taken, crash{
+							fmt.Sprint("call ", calls, ", ", op, "\n", strings.Join(w.story[max(0, len(w.story)-20):], "\n")), time.Now(), cs.clone(),
+							[]*vfs.Mem{disk.Crash(), disk.CrashKeeping(rand.New(rand.NewPCG(seed, uint64(calls))))}, //nolint:gosec // the same each time
+						})
+					})
+				}
+			}
+			return err
+		}))
+		w.live(steps)
+		over = true
+		if f != nil {
+			f.heal()
+		}
+		if f != nil && w.b == nil { // it recovers by itself; so does one that is opened again
+			w.step()
+		}
+		if w.b != nil {
+			time.Sleep(2 * time.Second)
+			w.claims.clone().verifyLive(t, w.b)
+			if err := w.b.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for i, c := range taken {
+		if c.verifyAll(t); t.Failed() {
+			t.Fatalf("moment %d of %d; the disk failed at%s", i, len(taken), f.log())
+		}
+	}
+	t.Logf("%d calls that change the disk, %d power losses", calls, len(taken))
+}
+
+// log says what has failed.
+func (f *fault) log() string {
+	if f == nil {
+		return " no time"
+	}
+	return f.failed
+}
+
+// verifyAll is verify, and says what was done before.
+func (c crash) verifyAll(t *testing.T) {
+	for i, disk := range c.disks {
+		synctest.Test(t, func(t *testing.T) {
+			time.Sleep(time.Until(c.at)) // every bubble begins at the same time
+			if c.claims.verify(t, disk); t.Failed() {
+				t.Fatalf("disk %d of the power loss before %s", i, c.before)
+			}
+		})
+	}
+}
