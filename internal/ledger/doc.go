@@ -19,7 +19,8 @@
 //	       Skip, and the holes before what is delivered
 //
 // From in flight to ready again it comes by Nack, Expire or Release. All below the floor
-// are done, and nothing at or above the cursor was delivered yet.
+// are done, and nothing at or above the cursor was delivered yet. Against all arrows, Rewind
+// takes whatever is behind a sequence number back to where it was not delivered.
 //
 // # Promises
 //

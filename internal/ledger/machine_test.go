@@ -44,6 +44,7 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 					"release":   c.release,
 					"empty":     c.empty,
 					"exclude":   c.exclude,
+					"rewind":    c.rewind,
 					"time":      c.time,
 					"journal":   c.journal,
 					"snapshot":  c.snapshot,
@@ -250,6 +251,27 @@ func (c *machine) exclude(t *rapid.T) {
 		c.m.beyond[seq] = true
 	}
 	c.m.moveTo(c.m.cursor)
+}
+
+// rewind goes back a little or far, also behind the start and the floor.
+func (c *machine) rewind(t *rapid.T) {
+	to := c.m.cursor - min(c.m.cursor, gaps.Draw(t, "back"))
+	var want, got []uint32
+	for _, seq := range c.m.inState("in flight") {
+		if seq >= to {
+			want = append(want, c.m.live[seq].owner)
+		}
+	}
+	stored := c.l.AppendRewound([]byte("before"), to)
+	c.check(t) // which has changed nothing
+	c.l.Rewind(to, func(owner uint32) { got = append(got, owner) })
+	if !slices.Equal(got, want) {
+		t.Fatalf("owners %v lost a lease, want %v", got, want)
+	}
+	if now := c.l.AppendSnapshot([]byte("before")); !slices.Equal(stored, now) {
+		t.Fatalf("what was to be stored of the rewinding is %x, a snapshot after it %x", stored, now)
+	}
+	c.m.rewind(to)
 }
 
 func (c *machine) ranges(t *rapid.T) {

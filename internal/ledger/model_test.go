@@ -92,6 +92,14 @@ func (m *model) empty(to uint64) {
 	m.moveTo(max(m.cursor, to))
 }
 
+// rewind forgets what became of all from to on.
+func (m *model) rewind(to uint64) {
+	maps.DeleteFunc(m.live, func(seq uint64, _ message) bool { return seq >= to })
+	m.ready = slices.DeleteFunc(m.ready, func(seq uint64) bool { return seq >= to })
+	m.cursor = to
+	clear(m.beyond)
+}
+
 // clone is the model as the journal would have it now.
 func (m *model) clone() model {
 	return model{cursor: m.cursor, live: maps.Clone(m.live), beyond: maps.Clone(m.beyond)}
