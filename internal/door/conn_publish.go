@@ -18,11 +18,25 @@ type target struct {
 	count *atomic.Uint64 // of what this connection published there
 }
 
-// batch is room to list messages in, which connections share.
-type batch struct{ msgs []millrace.Message }
+// batch is room to list messages in, and for their headers, which connections share.
+type batch struct {
+	msgs    []millrace.Message
+	headers millrace.Headers
+}
 
-// keepBatch is the most messages of a list that is kept.
-const keepBatch = 4096
+// keepBatch is the most messages of a list that is kept, keepHeaders the most bytes of
+// their headers.
+const (
+	keepBatch   = 4096
+	keepHeaders = 256 << 10
+)
+
+// message is the message that a payload is: what our own drivers publish begins with its
+// headers.
+func (b *batch) message(payload []byte) (m millrace.Message) {
+	b.headers, m.Headers, m.Body = nsqwire.CutHeaders(b.headers, payload)
+	return m
+}
 
 func (c *conn) publish(cmd nsqwire.Command) error {
 	if cmd.Count < 1 {
@@ -103,7 +117,10 @@ func (c *conn) publishOne(kind pendingKind, topic string, delay time.Duration) e
 	if err := c.begin(kind, 0); err != nil {
 		return err
 	}
-	c.pending.msgs = append(c.borrowed(), millrace.Message{Body: body, Delay: delay})
+	c.pending.msgs = c.borrowed()
+	msg := c.pending.batch.message(body)
+	msg.Delay = delay
+	c.pending.msgs = append(c.pending.msgs, msg)
 	return nil
 }
 
@@ -123,6 +140,9 @@ func (c *conn) giveBack() {
 	clear(p.msgs)
 	if p.batch.msgs = p.msgs[:0]; cap(p.msgs) > keepBatch {
 		p.batch.msgs = nil
+	}
+	if p.batch.headers = p.batch.headers[:0]; cap(p.batch.headers) > keepHeaders {
+		p.batch.headers = nil
 	}
 	c.door.batches.Put(p.batch)
 	p.batch, p.msgs = nil, nil
@@ -204,8 +224,8 @@ func (c *conn) publishBatch(cmd nsqwire.Command) error {
 		return err
 	}
 	c.pending.msgs = c.borrowed()
-	for message := range nsqwire.Bodies(body) {
-		c.pending.msgs = append(c.pending.msgs, millrace.Message{Body: message})
+	for payload := range nsqwire.Bodies(body) {
+		c.pending.msgs = append(c.pending.msgs, c.pending.batch.message(payload))
 	}
 	if err := c.publishPending(nsqwire.MPubFailed, "MPUB"); err != nil {
 		return err

@@ -26,7 +26,8 @@ func (s *web) pub(r *request) answer {
 	if refused != nil {
 		return *refused
 	}
-	msg := millrace.Message{Body: body}
+	var msg millrace.Message
+	_, msg.Headers, msg.Body = nsqwire.CutHeaders(nil, body)
 	if params.Has("defer") {
 		ms, err := strconv.ParseInt(params.Get("defer"), 10, 64)
 		if err != nil || ms < 0 || ms > int64(s.cfg.MaxReqTimeout/time.Millisecond) {
@@ -59,8 +60,11 @@ func (s *web) mpub(r *request) answer {
 		return refuse(http.StatusRequestEntityTooLarge, told.Code[len("E_"):])
 	}
 	msgs := make([]millrace.Message, 0, count)
-	for body := range nsqwire.Bodies(body) {
-		msgs = append(msgs, millrace.Message{Body: body})
+	var headers millrace.Headers // of all of them
+	for payload := range nsqwire.Bodies(body) {
+		var msg millrace.Message
+		headers, msg.Headers, msg.Body = nsqwire.CutHeaders(headers, payload)
+		msgs = append(msgs, msg)
 	}
 	return s.publish(topic, msgs)
 }

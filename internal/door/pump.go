@@ -16,8 +16,9 @@ import (
 type pump struct {
 	conn       *conn
 	consumer   *broker.Consumer
-	sampleRate int // percent of the messages that the client wants; 0: all
-	limit      int // bytes that are written together
+	sampleRate int    // percent of the messages that the client wants; 0: all
+	limit      int    // bytes that are written together
+	line       []byte // borrowed while it sends; see pumpSpace
 }
 
 // manyMessages is the most messages that a pump takes at a time.
@@ -31,6 +32,7 @@ const retryRead = time.Second
 type pumpSpace struct {
 	deliveries [manyMessages]millrace.Delivery
 	out        []byte
+	line       []byte // of the headers of one message
 }
 
 // keepOut is the largest buffer that is kept.
@@ -70,12 +72,16 @@ var errNotWritten = errors.New("the client takes no more")
 func (p *pump) send() error {
 	door := p.conn.door
 	space := door.pumps.Get().(*pumpSpace)
+	p.line = space.line
 	out, err := p.fill(space.out[:0], space.deliveries[:])
 	if err != errNotWritten && len(out) > 0 && p.conn.out.write(out, nil) != nil { //nolint:errorlint // fill's own
 		err = errNotWritten
 	}
 	if space.out = out; cap(out) > keepOut {
 		space.out = nil
+	}
+	if space.line, p.line = p.line, nil; cap(space.line) > keepOut {
+		space.line = nil
 	}
 	door.pumps.Put(space)
 	return err
@@ -103,18 +109,25 @@ func (p *pump) encode(out []byte, ds []millrace.Delivery) ([]byte, error) {
 	p.conn.stats.sent.Add(uint64(len(ds)))
 	for i := range ds {
 		d := &ds[i]
-		size := nsqwire.MessageSize(len(d.Body))
+		head := 0 // what stands before the body
+		if nsqwire.NeedsLine(d.Headers, d.Body) {
+			p.line = nsqwire.AppendLine(p.line[:0], d.Headers, d.Body)
+			head = len(p.line)
+		}
+		payload := head + len(d.Body)
+		size := nsqwire.MessageSize(payload)
 		if len(out) > 0 && len(out)+size > p.limit {
 			if p.conn.out.write(out, nil) != nil {
 				return out, errNotWritten
 			}
 			out = out[:0]
 		}
+		out = nsqwire.AppendMessageHeader(out, d.Published, d.Attempt, d.Seq, payload)
+		out = append(out, p.line[:head]...)
 		if size <= maxCopied {
-			out = nsqwire.AppendMessage(out, d.Published, d.Attempt, d.Seq, d.Body)
+			out = append(out, d.Body...)
 			continue
 		}
-		out = nsqwire.AppendMessageHeader(out, d.Published, d.Attempt, d.Seq, len(d.Body))
 		if p.conn.out.write(out, d.Body) != nil {
 			return out, errNotWritten
 		}

@@ -48,25 +48,64 @@ func AppendFrame(dst []byte, t FrameType, data string) []byte {
 	return append(dst, data...)
 }
 
-// MessageSize is how many bytes AppendMessage appends for a body of that length.
-func MessageSize(body int) int { return frameHeader + messageHeader + body }
-
-// AppendMessage appends a frame with a message, whose data is
-//
-//	┌───────────┬──────────┬────┬──────┐
-//	│ timestamp │ attempts │ id │ body │
-//	│ i64 ns    │ u16      │ 16 │      │
-//	└───────────┴──────────┴────┴──────┘
-//
-// The id is seq in hexadecimal. Attempts beyond 65535 are told as 65535.
-func AppendMessage(dst []byte, timestamp int64, attempts uint32, seq uint64, body []byte) []byte {
-	return append(AppendMessageHeader(dst, timestamp, attempts, seq, len(body)), body...)
+// CutFrame takes the first frame off b. need is 0 when there is one; else it is the length
+// that b must have before it is worth to call CutFrame again, or -1 when b begins with
+// nothing that a broker would send.
+func CutFrame(b []byte) (t FrameType, data, rest []byte, need int) {
+	if len(b) < frameHeader {
+		return 0, nil, nil, frameHeader
+	}
+	size := binary.BigEndian.Uint32(b)
+	if size < 4 || size > MaxFrame {
+		return 0, nil, nil, -1
+	}
+	end := 4 + int(size)
+	if len(b) < end {
+		return 0, nil, nil, end
+	}
+	return FrameType(binary.BigEndian.Uint32(b[4:])), b[frameHeader:end:end], b[end:], 0
 }
 
-// AppendMessageHeader is AppendMessage without the body, which is so many bytes and has to
-// follow.
-func AppendMessageHeader(dst []byte, timestamp int64, attempts uint32, seq uint64, body int) []byte {
-	dst = binary.BigEndian.AppendUint32(dst, uint32(4+messageHeader+body)) //nolint:gosec // bounded by the limit on messages
+// MaxFrame is the largest size of a frame that CutFrame believes in.
+const MaxFrame = 1 << 30
+
+// Message is what the data of a message's frame says:
+//
+//	┌───────────┬──────────┬────┬─────────┐
+//	│ timestamp │ attempts │ id │ payload │
+//	│ i64 ns    │ u16      │ 16 │         │
+//	└───────────┴──────────┴────┴─────────┘
+type Message struct {
+	// Timestamp is when the broker took the message, in nanoseconds since the Unix epoch.
+	Timestamp int64
+	// Attempts says how often the broker has sent the message, this time included.
+	Attempts uint16
+	// ID names the message.
+	ID [IDLen]byte
+	// Payload shares the memory of the data.
+	Payload []byte
+}
+
+// ParseMessage takes the data of a message's frame apart; false when it is too short.
+func ParseMessage(data []byte) (m Message, ok bool) {
+	if len(data) < messageHeader {
+		return m, false
+	}
+	m.Timestamp = int64(binary.BigEndian.Uint64(data)) //nolint:gosec // two's complement
+	m.Attempts = binary.BigEndian.Uint16(data[8:])
+	copy(m.ID[:], data[10:])
+	m.Payload = data[messageHeader:]
+	return m, true
+}
+
+// MessageSize is how many bytes the frame of a message with a payload of that length has.
+func MessageSize(payload int) int { return frameHeader + messageHeader + payload }
+
+// AppendMessageHeader appends the frame of a message but for its payload, which is so many
+// bytes and has to follow. The id is seq in hexadecimal. Attempts beyond 65535 are told as
+// 65535.
+func AppendMessageHeader(dst []byte, timestamp int64, attempts uint32, seq uint64, payload int) []byte {
+	dst = binary.BigEndian.AppendUint32(dst, uint32(4+messageHeader+payload)) //nolint:gosec // bounded by the limit on messages
 	dst = binary.BigEndian.AppendUint32(dst, uint32(FrameMessage))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(timestamp))              //nolint:gosec // two's complement
 	dst = binary.BigEndian.AppendUint16(dst, uint16(min(attempts, 1<<16-1))) //nolint:gosec // just bounded

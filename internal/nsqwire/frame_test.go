@@ -2,7 +2,9 @@ package nsqwire
 
 import (
 	"encoding/hex"
+	"fmt"
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -15,11 +17,11 @@ func TestFramesAreWhatNSQSays(t *testing.T) {
 		"an error":   {AppendFrame(nil, FrameError, BadProtocol), "00000012 00000001 455f4241445f50524f544f434f4c"},
 		"no data":    {AppendFrame([]byte{9}, FrameResponse, ""), "09 00000004 00000000"},
 		"a message": {
-			AppendMessage(nil, 0x0102030405060708, 3, 0xabcdef, []byte("body")),
+			append(AppendMessageHeader(nil, 0x0102030405060708, 3, 0xabcdef, 4), "body"...),
 			"00000022 00000002 0102030405060708 0003 30303030303030303030616263646566 626f6479",
 		},
 		"more attempts than can be told": {
-			AppendMessage(nil, -1, 70_000, math.MaxUint64, nil),
+			AppendMessageHeader(nil, -1, 70_000, math.MaxUint64, 0),
 			"0000001e 00000002 ffffffffffffffff ffff 66666666666666666666666666666666",
 		},
 	} {
@@ -28,8 +30,43 @@ func TestFramesAreWhatNSQSays(t *testing.T) {
 			t.Errorf("%s is %x, want %x", name, c.got, want)
 		}
 	}
-	if got, want := MessageSize(4), len(AppendMessage(nil, 1, 1, 1, []byte("body"))); got != want {
+	if got, want := MessageSize(4), len(AppendMessageHeader(nil, 1, 1, 1, 4))+4; got != want {
 		t.Errorf("MessageSize(4) = %d, want %d", got, want)
+	}
+}
+
+func TestFramesAreTakenApartOnceTheyAreThere(t *testing.T) {
+	stream := AppendFrame(nil, FrameResponse, OK)
+	stream = append(AppendMessageHeader(stream, 7, 2, 0xabc, 4), "body"...)
+	stream = AppendFrame(stream, FrameError, "E_FIN_FAILED x")
+	all := len(stream)
+	var got []string
+	for n := 0; len(stream) > 0; { // n bytes of it have come
+		kind, data, rest, need := CutFrame(stream[:n])
+		if need > 0 {
+			if need <= n || need > len(stream) {
+				t.Fatalf("of %d bytes %d are needed, %d are to come", n, need, len(stream))
+			}
+			n++
+			continue
+		}
+		got = append(got, fmt.Sprint(kind, " ", len(data)))
+		if m, ok := ParseMessage(data); kind == FrameMessage {
+			if id := string(AppendID(nil, 0xabc)); !ok || m.Timestamp != 7 || m.Attempts != 2 || string(m.ID[:]) != id || string(m.Payload) != "body" {
+				t.Errorf("message %+v", m)
+			}
+		} else if ok {
+			t.Errorf("%q is a message", data)
+		}
+		stream, n = stream[n-len(rest):], len(rest)
+	}
+	if want := []string{"0 2", "2 30", "1 14"}; !slices.Equal(got, want) {
+		t.Errorf("%d bytes are the frames %q, want %q", all, got, want)
+	}
+	for _, bad := range []string{"\x00\x00\x00\x03abcd", "\xff\xff\xff\xffabcd", "HTTP/1.1 400 Bad Request"} {
+		if _, _, _, need := CutFrame([]byte(bad)); need != -1 {
+			t.Errorf("%q is the beginning of a frame", bad)
+		}
 	}
 }
 
