@@ -242,7 +242,7 @@ func TestWhichStorageCallsAreMade(t *testing.T) {
 		"close":           `write 8 +92 at 961, sync 8, close 8`,
 		"reopen":          `close 8, close 6`,
 		"append again":    `create 9, write 9 +128 at 0, sync 9, syncdir, write 9 +34 at 128, sync 9`,
-		"after a crash":   `truncate 9 to 162, write 9 +92 at 162, sync 9, close 9, close 8, close 6`,
+		"after a crash":   `truncate 9 to 162, sync 9, write 9 +92 at 162, sync 9, close 9, close 8, close 6`,
 		"after the crash": `close 9, close 8, close 6`,
 	}
 	never := map[string]string{

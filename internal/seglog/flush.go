@@ -239,9 +239,14 @@ func (l *Log) abandon(c *Committer, s *segment) {
 	c.release(l, s, true)
 }
 
-// endSegment cuts the file behind its last record and writes the footer there.
+// endSegment cuts the file behind its last record and, once that is safe, writes the footer
+// there. The other way round a power loss could bring back what was cut off, although the
+// footer had been believed meanwhile, and its numbers were given out again.
 func endSegment(file vfs.File, f *footer) error {
 	if err := file.Truncate(f.end); err != nil {
+		return err
+	}
+	if err := file.Sync(); err != nil {
 		return err
 	}
 	_, err := file.WriteAt(appendFooter(nil, f), f.end)
