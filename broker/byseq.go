@@ -1,6 +1,9 @@
 package broker
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // What follows settles leases by the sequence number of their message alone, for clients
 // that know no more of it: the lease is the one that this consumer holds now. Each does
@@ -26,7 +29,7 @@ func (c *Consumer) NackSeqs(delay time.Duration, seqs ...uint64) error {
 		return ok && l.Nack(seqs[i], attempt, at, due)
 	})
 	if delay > 0 {
-		c.channel.topic.persist(c.channel)
+		err = errors.Join(err, c.channel.topic.persist(c.channel))
 	}
 	return err
 }

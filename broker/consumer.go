@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -164,7 +165,9 @@ func (c *Consumer) Ack(_ context.Context, ds ...millrace.Delivery) error {
 }
 
 // Nack gives the messages back, to be delivered again after the delay. With a delay it
-// returns when the deferral is as safe as a message that was published.
+// returns when the deferral is as safe as a message that was published, or with an error
+// that wraps ErrNoSpace or what the disk says: they are deferred all the same, but may come
+// too soon after a crash.
 func (c *Consumer) Nack(_ context.Context, delay time.Duration, ds ...millrace.Delivery) error {
 	at := c.channel.now()
 	due := after(at, max(delay, 0))
@@ -172,7 +175,7 @@ func (c *Consumer) Nack(_ context.Context, delay time.Duration, ds ...millrace.D
 		return c.channel.ledger.Nack(seq, attempt, at, due)
 	})
 	if delay > 0 {
-		c.channel.topic.persist(c.channel)
+		err = errors.Join(err, c.channel.topic.persist(c.channel))
 	}
 	return err
 }

@@ -128,16 +128,20 @@ func (ch *Channel) keepJournal() error {
 }
 
 // persist makes safe what was said of the channel's messages, as safe as a message that
-// was published. What fails here is tried again, and would cost no message.
-func (t *Topic) persist(ch *Channel) {
+// was published. Returns ErrNoSpace, wrapped, and what else the disk says; then it is tried
+// again, and after a crash before that works the messages come at once.
+func (t *Topic) persist(ch *Channel) error {
 	if !ch.journal.kept() {
-		return
+		return nil
 	}
 	defer t.takeTurn()()
 	if ch.ending() != nil {
-		return
+		return nil
 	}
-	_ = ch.persistNow()
+	if err := ch.persistNow(); err != nil {
+		return ch.errorf(fmt.Errorf("the deferral is not safe on the disk yet: %w", explain(err)))
+	}
+	return nil
 }
 
 // persistNow writes the channel's journal, as safely as a message that is published. The

@@ -54,7 +54,7 @@ func powerLosses(t *testing.T, seed uint64, f *fault) {
 				if r.IntN(4*steps/moments) == 0 {
 					w.know(func(cs claims) {
 						taken = append(taken, crash{
-							fmt.Sprint("call ", calls, ", ", op, "\n", strings.Join(w.story[max(0, len(w.story)-20):], "\n")), time.Now(), cs.clone(),
+							fmt.Sprint("call ", calls, ", ", op, "\n", strings.Join(w.story[max(0, len(w.story)-40):], "\n")), time.Now(), cs.clone(),
 							[]*vfs.Mem{disk.Crash(), disk.CrashKeeping(rand.New(rand.NewPCG(seed, uint64(calls))))}, //nolint:gosec // the same each time
 						})
 					})

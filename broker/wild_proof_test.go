@@ -142,14 +142,14 @@ func (w *wild) restart() {
 	w.held = nil
 	b := w.b
 	w.b = nil
-	if w.check("close", b.Close()) != nil {
-		return
-	}
+	err := w.check("close", b.Close())
 	w.know(func(cs claims) {
 		for _, t := range cs {
 			for _, c := range t.channels {
 				for body := range c.acked {
-					delete(c.may, body)
+					if err == nil {
+						delete(c.may, body)
+					}
 				}
 				clear(c.acked)
 			}
@@ -191,6 +191,7 @@ func (w *wild) publish(topic string) {
 	if w.check(fmt.Sprintf("publish to %s until %d, delay %v", topic, w.made, delay), w.b.Publish(topic, msgs)) != nil {
 		for _, m := range msgs {
 			w.refused[string(m.Body)] = true
+			w.know(func(cs claims) { cs.topic(topic).doubtful[string(m.Body)] = true })
 		}
 		return
 	}
@@ -387,7 +388,8 @@ func (w *wild) emptyChannel(topic, channel string) error {
 // consume takes what there is, up to a few, and acks it, gives it back, defers it, or
 // keeps it in flight.
 func (w *wild) consume(topic, channel string) {
-	claim := w.known(topic, channel)
+	claim, doubtful := w.known(topic, channel), map[string]bool{}
+	w.know(func(cs claims) { doubtful = cs.topic(topic).doubtful })
 	if claim == nil {
 		return
 	}
@@ -407,7 +409,7 @@ func (w *wild) consume(topic, channel string) {
 	for _, d := range ds {
 		body := string(d.Body)
 		w.know(func(claims) {
-			if !claim.may[body] || w.refused[body] || w.done[key(topic, channel, body)] || claim.must[body].After(now) {
+			if !claim.may[body] && !doubtful[body] || w.refused[body] || w.done[key(topic, channel, body)] || claim.must[body].After(now) {
 				w.t.Errorf("channel %s of %s delivers %s: known %t, too soon %t, refused %t, acked %t", channel, topic, body,
 					claim.may[body], claim.must[body].After(now), w.refused[body], w.done[key(topic, channel, body)])
 			}
@@ -466,7 +468,7 @@ func (w *wild) settle(h heldBack) {
 		return // it was emptied or deleted meanwhile
 	}
 	if w.check(fmt.Sprint("nack ", delay, " ", h.topic, "/", h.channel, " ", describe(nacks)), err) != nil {
-		return
+		due = time.Time{} // a crash may bring them back at once
 	}
 	w.know(func(claims) {
 		for _, d := range nacks {

@@ -90,7 +90,7 @@ func (c *conn) settled(kind pendingKind, err error) uint64 {
 			c.respond(nsqwire.FrameError, c.notHeld(p.seqs[i], code, verb).Error())
 		}
 		done -= uint64(len(some.Lost))
-	case err != nil: // the channel has ended, and so will the connection
+	case errors.Is(err, millrace.ErrClosed): // the channel has ended, and so will the connection
 		for _, seq := range p.seqs {
 			c.respond(nsqwire.FrameError, c.notHeld(seq, code, verb).Error())
 		}
