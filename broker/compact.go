@@ -21,16 +21,19 @@ const (
 // left, with these alone; so a message that is deferred for long does not keep those
 // around it. When there are more, the housekeeper comes again. The turn is held, so that no
 // channel comes to need what is left out.
-func (t *Topic) compact(sealed []seglog.SegmentInfo, released uint64, channels []*Channel) error {
+func (t *Topic) compact(sealed []seglog.SegmentInfo, released uint64, channels []*Channel, at int64) error {
 	if t.dir == "" {
 		return nil
 	}
-	at := t.broker.now()
 	sparse := make(map[uint64]int64)
 	next := int64(0) // when to look again
 	var ripe []seglog.SegmentInfo
 	for _, s := range sealed {
 		if s.Next > released || !fewLive(channels, s) {
+			continue
+		}
+		if until, stays := t.retains(s, at); stays { // whole
+			t.comeAgain(at, until)
 			continue
 		}
 		since, known := t.sparse[s.Base]
@@ -45,11 +48,8 @@ func (t *Topic) compact(sealed []seglog.SegmentInfo, released uint64, channels [
 		}
 	}
 	t.sparse = sparse
-	if t.again.at <= at {
-		t.again.at = 0 // it rings, or has rung
-	}
 	if next != 0 {
-		t.again.set(at, next)
+		t.comeAgain(at, next)
 	}
 	if len(ripe) == 0 {
 		return nil

@@ -165,9 +165,16 @@ func (ch *Channel) persistNow() error {
 // them.
 func (t *Topic) reclaim() error {
 	released, channels := t.releasedTo(), t.Channels()
+	at := t.broker.now()
 	sealed := t.log.Sealed()
+	t.keeps = 0
+	defer func() { t.retained.Store(t.keeps) }()
 	for _, s := range sealed {
 		if s.Next > released || !allDone(channels, s.Base, s.Next) {
+			continue
+		}
+		if until, stays := t.retains(s, at); stays {
+			t.keep(s, at, until)
 			continue
 		}
 		if err := t.log.Remove(s.Base); err != nil {
@@ -178,12 +185,15 @@ func (t *Topic) reclaim() error {
 	// After a failed write the last segment has no successor, and on a full disk will not
 	// get one while it takes the space.
 	if s, ok := t.log.Ended(); ok && s.Next <= released && allDone(channels, s.Base, s.Next) {
-		if err := t.log.Hollow(s.Base); err != nil {
+		if until, stays := t.retains(s, at); stays {
+			t.keep(s, at, until)
+		} else if err := t.log.Hollow(s.Base); err != nil {
 			return err
+		} else {
+			t.free(s.Bytes)
 		}
-		t.free(s.Bytes)
 	}
-	return t.compact(sealed, released, channels)
+	return t.compact(sealed, released, channels, at)
 }
 
 func allDone(channels []*Channel, lo, hi uint64) bool {

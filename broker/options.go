@@ -32,6 +32,11 @@ type Options struct {
 	// with a Dir in its ephemeral topics; beyond it Publish returns ErrNoSpace. 0 means
 	// DefaultMaxMemory.
 	MaxMemory int64
+	// Retain is how long the messages of topics in files stay at least, whoever has
+	// consumed them, so that a channel can be replayed: see Channel.Replay. It counts from
+	// the last message of a segment (64 MiB). 0 means that they go when no channel needs
+	// them any more.
+	Retain time.Duration
 	// Logger is told what nobody else can be told, such as damage that was found. nil
 	// means slog.Default().
 	Logger *slog.Logger

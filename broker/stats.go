@@ -34,17 +34,19 @@ func (b *Broker) Stats() Stats {
 
 // TopicStats is what a topic holds and, since the broker was opened, has got.
 type TopicStats struct {
-	Depth       int64  // messages that wait in the topic itself; see Topic.Depth
-	StoredBytes int64  // of its log
-	Messages    uint64 // published
-	Bytes       uint64 // of their bodies
-	Paused      bool
+	Depth       int64 // messages that wait in the topic itself; see Topic.Depth
+	StoredBytes int64 // of its log
+	// RetainedBytes is what of them no channel needs any more, and Options.Retain keeps.
+	RetainedBytes int64
+	Messages      uint64 // published
+	Bytes         uint64 // of their bodies
+	Paused        bool
 }
 
 // Stats returns the topic's figures.
 func (t *Topic) Stats() TopicStats {
 	return TopicStats{
-		Depth: t.Depth(), StoredBytes: t.log.Size(),
+		Depth: t.Depth(), StoredBytes: t.log.Size(), RetainedBytes: t.retained.Load(),
 		Messages: t.published.Load(), Bytes: t.publishedBytes.Load(),
 		Paused: t.Paused(),
 	}

@@ -35,9 +35,11 @@ type Topic struct {
 	failing bool             // the housekeeper could not do its work here, and has said so
 	sparse  map[uint64]int64 // segments with few messages left, and since when
 	again   alarm            // makes the housekeeper come when nothing else does
+	keeps   int64            // what retained will be
 
 	published      atomic.Uint64 // messages, since it was opened
 	publishedBytes atomic.Uint64 // of their bodies
+	retained       atomic.Int64  // bytes of segments that no channel needs and Retain keeps
 
 	mu       sync.Mutex // guards what follows
 	channels []*Channel // never changed in place: a copy may be used without the lock
