@@ -30,6 +30,7 @@ type Broker struct {
 	closed bool
 
 	house   housekeeper
+	water   lowWater
 	changes changes
 	health  health
 	damages atomic.Uint64 // pieces of files that could not be read
@@ -45,6 +46,7 @@ type Broker struct {
 func Open(opts Options) (*Broker, error) {
 	b := &Broker{opts: opts.withDefaults(), opened: time.Now(), topics: make(map[string]*Topic)}
 	b.health.start(b)
+	b.water.start(b)
 	if b.opts.fs != nil {
 		if err := b.openDir(); err != nil {
 			return nil, err

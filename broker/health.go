@@ -58,6 +58,9 @@ func (b *Broker) Health() error {
 		}
 		return nil
 	}
+	if err := b.water.check(); err != nil {
+		return err
+	}
 	h := &b.health
 	h.turn <- struct{}{}
 	defer func() { <-h.turn }()

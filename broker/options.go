@@ -32,6 +32,10 @@ type Options struct {
 	// with a Dir in its ephemeral topics; beyond it Publish returns ErrNoSpace. 0 means
 	// DefaultMaxMemory.
 	MaxMemory int64
+	// DiskLowWater is how many bytes must stay free on the disk of Dir: while there are
+	// fewer, Publish to a topic in files returns ErrNoSpace, and all else goes on. 0 means
+	// that messages are accepted until the disk is full.
+	DiskLowWater int64
 	// Retain is how long the messages of topics in files stay at least, whoever has
 	// consumed them, so that a channel can be replayed: see Channel.Replay. It counts from
 	// the last message of a segment (64 MiB). 0 means that they go when no channel needs

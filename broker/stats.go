@@ -7,8 +7,8 @@ import (
 	"github.com/millrace/millrace/internal/seglog"
 )
 
-// Stats is what a broker has done since it was opened. In memory, only Damaged is
-// counted, and is 0.
+// Stats is what a broker has done since it was opened, and what its disk has free. In
+// memory, only Damaged is counted, and is 0.
 type Stats struct {
 	// Commits is in how many rounds messages were written, and CommitBytes how many bytes
 	// of them.
@@ -17,6 +17,9 @@ type Stats struct {
 	// added up over those that ran side by side.
 	Syncs    uint64
 	SyncTime time.Duration
+	// DiskFree is how many bytes the disk of the data directory has free, -1 when it does
+	// not say, DiskLowWater how many must stay so, see Options. Both are 0 in memory.
+	DiskFree, DiskLowWater int64
 	// Damaged is how many damaged pieces of files were found, reported and skipped. One
 	// that is met twice counts twice.
 	Damaged uint64
@@ -26,6 +29,7 @@ type Stats struct {
 func (b *Broker) Stats() Stats {
 	s := Stats{Damaged: b.damages.Load()}
 	if b.committer != nil {
+		s.DiskFree, s.DiskLowWater = b.water.look(), b.opts.DiskLowWater
 		did := b.committer.Stats()
 		s.Commits, s.CommitBytes, s.Syncs, s.SyncTime = did.Rounds, did.Bytes, did.Syncs, did.SyncTime
 	}

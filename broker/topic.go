@@ -100,7 +100,8 @@ func (t *Topic) Publish(msgs []millrace.Message) error {
 	return nil
 }
 
-// admit refuses what is too large, and in memory what would be too much.
+// admit refuses what is too large, in memory what would be too much, and in files all when
+// the disk has too little free.
 func (t *Topic) admit(msgs []millrace.Message) error {
 	limit := t.broker.opts.MaxMessage
 	var bytes int64
@@ -113,7 +114,7 @@ func (t *Topic) admit(msgs []millrace.Message) error {
 		bytes += int64(seglog.Entry{Headers: m.Headers, Body: m.Body}.Size())
 	}
 	if t.dir != "" {
-		return nil
+		return t.broker.water.check()
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
