@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +22,10 @@ type lowWater struct {
 	due    atomic.Int64 // when to look again
 }
 
-func (w *lowWater) start(b *Broker) { w.broker = b }
+func (w *lowWater) start(b *Broker) {
+	w.broker = b
+	w.free.Store(math.MaxInt64) // for those who come while the first one looks
+}
 
 // check returns ErrNoSpace, wrapped, while the disk has too little free.
 func (w *lowWater) check() error {

@@ -108,6 +108,23 @@ func TestTheDiskIsAskedAFewTimesASecond(t *testing.T) {
 	})
 }
 
+// The first messages after the start are no exception, however many publish them.
+func TestNobodyIsRefusedWhileTheFirstLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := open(t, broker.Options{Dir: "data", DiskLowWater: 1}.On(vfs.Inject(vfs.NewMem(), func(op vfs.Op) error {
+			if op.Kind == vfs.OpFree {
+				time.Sleep(time.Second)
+			}
+			return nil
+		})))
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() { b.publish("t", "x") })
+		}
+		wg.Wait()
+	})
+}
+
 // A disk that does not say what it has free is not taken for a full one.
 func TestADiskThatDoesNotSayWhatIsFreeTakesMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
