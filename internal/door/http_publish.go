@@ -48,13 +48,14 @@ func (s *web) mpub(r *request) answer {
 	if refused != nil {
 		return *refused
 	}
-	body, refused := readBody(r.Request, s.cfg.MaxBodySize, "BODY_TOO_BIG")
-	if refused != nil {
-		return *refused
-	}
+	body, err := readUpTo(r.Request, int64(s.cfg.MaxBodySize)+1)
 	if !params.Has("binary") || isFalse(params.Get("binary")) {
+		if err != nil {
+			return refuse(http.StatusInternalServerError, "INTERNAL_ERROR")
+		}
 		return s.publishLines(topic, body)
 	}
+	// What is behind a batch does not matter, and what breaks off in one is its error.
 	count, err := nsqwire.SplitBatch(body, s.cfg.MaxMsgSize, s.cfg.MaxBodySize)
 	if told := (*nsqwire.Error)(nil); errors.As(err, &told) {
 		return refuse(http.StatusRequestEntityTooLarge, told.Code[len("E_"):])
@@ -73,10 +74,15 @@ func (s *web) mpub(r *request) answer {
 // it does not know for true.
 func isFalse(s string) bool { return s == "false" || s == "0" }
 
-// publishLines publishes a message for each line that is not empty.
+// publishLines publishes a message for each line that is not empty. Of a body that is too
+// big there is one byte too many; what is wrong before that is told first.
 func (s *web) publishLines(topic string, body []byte) answer {
 	msgs := make([]millrace.Message, 0, bytes.Count(body, newline)+1)
+	end := 0
 	for line := range bytes.SplitSeq(body, newline) {
+		if end += len(line) + len(newline); end > s.cfg.MaxBodySize && len(body) > s.cfg.MaxBodySize {
+			return refuse(http.StatusRequestEntityTooLarge, "BODY_TOO_BIG")
+		}
 		if len(line) > s.cfg.MaxMsgSize {
 			return refuse(http.StatusRequestEntityTooLarge, "MSG_TOO_BIG")
 		}
@@ -132,17 +138,24 @@ func readBody(r *http.Request, most int, tooBig string) ([]byte, *answer) {
 	if r.ContentLength > int64(most) {
 		return no(http.StatusRequestEntityTooLarge, tooBig)
 	}
+	switch body, err := readUpTo(r, int64(most)+1); {
+	case err != nil:
+		return no(http.StatusInternalServerError, "INTERNAL_ERROR")
+	case len(body) > most:
+		return no(http.StatusRequestEntityTooLarge, tooBig)
+	default:
+		return body, nil
+	}
+}
+
+// readUpTo reads a body, or so many bytes of it if it is longer.
+func readUpTo(r *http.Request, most int64) ([]byte, error) {
 	var body bytes.Buffer
 	if r.ContentLength > 0 {
 		// A small body is read without growing again. A large one has to come before
 		// there is memory for it.
 		body.Grow(int(min(r.ContentLength, growAtFirst)) + bytes.MinRead)
 	}
-	switch n, err := body.ReadFrom(io.LimitReader(r.Body, int64(most)+1)); {
-	case err != nil:
-		return no(http.StatusInternalServerError, "INTERNAL_ERROR")
-	case n > int64(most):
-		return no(http.StatusRequestEntityTooLarge, tooBig)
-	}
-	return body.Bytes(), nil
+	_, err := body.ReadFrom(io.LimitReader(r.Body, most))
+	return body.Bytes(), err
 }

@@ -144,7 +144,7 @@ func TestABrokerWithoutRoomSaysSo(t *testing.T) {
 func TestABodyWithoutALengthIsLimitedToo(t *testing.T) {
 	h := opened(t, Config{}).Handler(false)
 	for target, want := range map[string]string{
-		"/pub?topic=t": say(413, "MSG_TOO_BIG"), "/mpub?topic=t": say(413, "BODY_TOO_BIG"), "/mpub?topic=t&binary=1": say(413, "BODY_TOO_BIG"),
+		"/pub?topic=t": say(413, "MSG_TOO_BIG"), "/mpub?topic=t": say(413, "BODY_TOO_BIG"), "/mpub?topic=t&binary=1": say(413, "BAD_BODY"),
 	} {
 		body := &endless{}
 		r := httptest.NewRequest(http.MethodPost, target, bufio.NewReader(body))

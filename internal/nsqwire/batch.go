@@ -50,6 +50,9 @@ func (s *BatchScan) Scan(b []byte) (need int, err error) {
 		s.begun, s.count, s.pos = true, int(count), countSize
 	}
 	for ; s.index < s.count; s.index++ {
+		if end := s.pos + sizeSize; end > s.MaxBody {
+			return 0, s.tooBig(end)
+		}
 		if len(b)-s.pos < sizeSize {
 			return s.pos + sizeSize, nil
 		}
@@ -61,8 +64,8 @@ func (s *BatchScan) Scan(b []byte) (need int, err error) {
 			return 0, &Error{BadMessage, fmt.Sprintf("MPUB message too big %d > %d", size, s.MaxMessage)}
 		}
 		end := s.pos + sizeSize + int(size)
-		if end > s.MaxBody { // nsqd would read on, without end
-			return 0, &Error{BadBody, fmt.Sprintf("MPUB body too big %d > %d", end, s.MaxBody)}
+		if end > s.MaxBody {
+			return 0, s.tooBig(end)
 		}
 		if end > len(b) {
 			return end, nil
@@ -70,6 +73,12 @@ func (s *BatchScan) Scan(b []byte) (need int, err error) {
 		s.pos = end
 	}
 	return 0, nil
+}
+
+// tooBig is the error for a batch that has so many bytes at least. nsqd would read on,
+// without end.
+func (s *BatchScan) tooBig(end int) *Error {
+	return &Error{BadBody, fmt.Sprintf("MPUB body too big %d > %d", end, s.MaxBody)}
 }
 
 // Len is how many bytes are known to belong to the batch; all of it once it is complete.
