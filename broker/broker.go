@@ -35,16 +35,18 @@ type Broker struct {
 	health  health
 	damages atomic.Uint64 // pieces of files that could not be read
 
-	timers sync.WaitGroup // of the channels: those that are set, and those that fire
-	once   sync.Once      // of Close
-	err    error          // what Close returned
+	timers  sync.WaitGroup // of the channels: those that are set, and those that fire
+	burials sync.WaitGroup // goroutines that write dead letters
+	burying chan struct{}  // holds a token for each of them
+	once    sync.Once      // of Close
+	err     error          // what Close returned
 }
 
 // Open opens the broker in opts.Dir, or one in memory. Returns an error that wraps
 // ErrInUse when another process has the directory, ErrNewerVersion when a later version
 // has written there, and otherwise what the file system says.
 func Open(opts Options) (*Broker, error) {
-	b := &Broker{opts: opts.withDefaults(), opened: time.Now(), topics: make(map[string]*Topic)}
+	b := &Broker{opts: opts.withDefaults(), opened: time.Now(), topics: make(map[string]*Topic), burying: make(chan struct{}, maxBurials)}
 	b.health.start(b)
 	b.water.start(b)
 	if b.opts.fs != nil {
@@ -252,6 +254,7 @@ func (b *Broker) close() error {
 		}
 	}
 	b.timers.Wait()
+	b.burials.Wait()
 	if b.committer != nil {
 		b.committer.Close()
 		errs = append(errs, b.lock.Close())

@@ -14,10 +14,11 @@ import (
 // Channel is a named queue on a topic: a ledger over the topic's log. Its consumers
 // compete for its messages.
 type Channel struct {
-	topic   *Topic
-	name    string
-	journal *journal       // belongs to whoever has the topic's turn
-	reader  *seglog.Reader // of new messages; belongs to whoever has set reading
+	topic    *Topic
+	name     string
+	attempts uint32         // how often a message is delivered
+	journal  *journal       // belongs to whoever has the topic's turn
+	reader   *seglog.Reader // of new messages; belongs to whoever has set reading
 
 	mu        sync.Mutex // guards what follows
 	ledger    *ledger.Ledger
@@ -26,7 +27,9 @@ type Channel struct {
 	base      int64  // what of the topic had arrived before it
 	arrived   uint64 // what Stats has said last
 	oldest    oldest
-	reading   bool // a consumer reads the log; for good once the channel has ended
+	dead      uint64 // messages whose letters were published
+	unburied  bool   // the last letters could not be
+	reading   bool   // a consumer reads the log; for good once the channel has ended
 	consumers map[uint32]*Consumer
 	lastID    uint32
 	waiting   []*Consumer // with room, for messages; longest first
@@ -37,7 +40,7 @@ type Channel struct {
 
 func newChannel(t *Topic, name string, l *ledger.Ledger) *Channel {
 	ch := &Channel{
-		topic: t, name: name, ledger: l, limit: l.Cursor(),
+		topic: t, name: name, attempts: t.broker.attemptsOf(t.name), ledger: l, limit: l.Cursor(),
 		consumers: make(map[uint32]*Consumer),
 		reader:    t.log.NewReader(l.Cursor()),
 	}

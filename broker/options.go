@@ -32,6 +32,12 @@ type Options struct {
 	// with a Dir in its ephemeral topics; beyond it Publish returns ErrNoSpace. 0 means
 	// DefaultMaxMemory.
 	MaxMemory int64
+	// MaxAttempts is how often a message is delivered by a channel that does not ack it;
+	// after that it becomes a dead letter, see DeadTopic. It counts what a consumer was
+	// given and had no time to look at, too. Dead letters themselves, and tasks whose
+	// answer somebody waits for, are delivered until they are acked: see package worker. 0
+	// means that all messages are.
+	MaxAttempts int
 	// DiskLowWater is how many bytes must stay free on the disk of Dir: while there are
 	// fewer, Publish to a topic in files returns ErrNoSpace, and all else goes on. 0 means
 	// that messages are accepted until the disk is full.

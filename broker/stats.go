@@ -80,6 +80,7 @@ type ChannelStats struct {
 	Finished uint64 // that were acked
 	Requeued uint64 // deliveries that were given back with a Nack
 	TimedOut uint64 // deliveries whose lease has run out
+	Dead     uint64 // that used up their attempts and are dead letters now
 
 	// Oldest is when the oldest message was published that is not acked; zero if there is
 	// none, or it cannot be read.
@@ -95,7 +96,7 @@ func (ch *Channel) Stats() ChannelStats {
 	c := ch.ledger.Counts()
 	s := ChannelStats{
 		Ready: ch.unread() + int64(c.Ready), InFlight: int64(c.InFlight), Deferred: int64(c.Deferred),
-		Finished: c.Acked, Requeued: c.Nacked, TimedOut: c.Expired,
+		Finished: c.Acked - ch.dead, Dead: ch.dead, Requeued: c.Nacked, TimedOut: c.Expired,
 		Consumers: len(ch.consumers), Paused: ch.paused,
 	}
 	ch.arrived = uint64(max(arrived-ch.base, int64(ch.arrived))) //nolint:gosec // far below 2^63

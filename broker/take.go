@@ -23,6 +23,7 @@ type haul struct {
 	lost        []millrace.Delivery // leased, but not in the log any more
 	early       []early             // leased, but not due yet
 	failed      []millrace.Delivery // leased, but could not be read
+	dead        []millrace.Delivery // leased, but delivered often enough: see dead.go
 	err         error               // why
 }
 
@@ -129,6 +130,10 @@ func (ch *Channel) fetch(h *haul) {
 		default:
 			d.Message = millrace.Message{Headers: r.Headers, Body: r.Body}
 			d.Published = r.Time
+			if ch.usedUp(&d) {
+				h.dead = append(h.dead, d)
+				continue
+			}
 			h.buf[h.fetched] = d
 			h.fetched++
 		}
@@ -169,8 +174,10 @@ func (c *Consumer) land(h *haul) (int, error) {
 	c.drop(h, at)
 	n := 0
 	ended := ch.ended != nil
+	var dead []millrace.Delivery
 	if !ended {
 		ch.reading = false
+		dead = c.handOver(h.dead, at)
 		if !c.closed { // else what was fetched is leased to nobody any more
 			n = h.fetched + c.deliver(h, at)
 		}
@@ -180,6 +187,7 @@ func (c *Consumer) land(h *haul) (int, error) {
 	next := ch.passOn()
 	ch.mu.Unlock()
 	next.wakeUp()
+	ch.bury(dead)
 	clear(h.records) // they hold on to memory
 	if ended {
 		ch.reader.Close()

@@ -90,7 +90,12 @@ func (t *Topic) ending() error {
 // Publish appends the messages, in order, and returns when they are safe. Returns
 // ErrTooLarge before any was accepted, ErrNoSpace, ErrClosed, wrapped.
 func (t *Topic) Publish(msgs []millrace.Message) error {
-	err := t.admit(msgs)
+	return t.publish(msgs, t.broker.opts.MaxMessage)
+}
+
+// publish is Publish with another limit to the size of a message.
+func (t *Topic) publish(msgs []millrace.Message, limit int) error {
+	err := t.admit(msgs, limit)
 	if err == nil {
 		err = t.append(msgs)
 	}
@@ -102,8 +107,7 @@ func (t *Topic) Publish(msgs []millrace.Message) error {
 
 // admit refuses what is too large, in memory what would be too much, and in files all when
 // the disk has too little free.
-func (t *Topic) admit(msgs []millrace.Message) error {
-	limit := t.broker.opts.MaxMessage
+func (t *Topic) admit(msgs []millrace.Message, limit int) error {
 	var bytes int64
 	for i := range msgs {
 		m := &msgs[i]
