@@ -27,7 +27,10 @@ type Broker struct {
 
 	mu     sync.RWMutex // guards what follows
 	topics map[string]*Topic
-	closed bool
+	// remains are deleted topics whose files could not be removed: those go before there
+	// is another topic of that name.
+	remains map[string]bool
+	closed  bool
 
 	house   housekeeper
 	water   lowWater
@@ -115,6 +118,38 @@ func (b *Broker) forget(t *Topic) {
 	}
 }
 
+// forgetDeleted is forget, and notes whether the topic's files remain.
+func (b *Broker) forgetDeleted(t *Topic, remains bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.topics[t.name] == t {
+		delete(b.topics, t.name)
+	}
+	if remains {
+		if b.remains == nil {
+			b.remains = make(map[string]bool)
+		}
+		b.remains[t.name] = true
+	}
+}
+
+// removeRemains removes what is left of a deleted topic that had the name of t.
+func (b *Broker) removeRemains(t *Topic) error {
+	b.mu.RLock()
+	remains := b.remains[t.name]
+	b.mu.RUnlock()
+	if !remains {
+		return nil
+	}
+	if err := b.removeTopicDir(t); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.remains, t.name)
+	return nil
+}
+
 // Lookup returns the topic of that name, or nil.
 func (b *Broker) Lookup(name string) *Topic {
 	b.mu.RLock()
@@ -199,12 +234,20 @@ func (b *Broker) Depth(topic, channel string) (millrace.Depth, error) {
 }
 
 // DeleteTopic removes the topic with its channels and all its messages. Its consumers
-// get ErrClosed. Deleting a topic that does not exist is no error.
+// get ErrClosed. Deleting a topic that does not exist is no error. With an error
+// it may be there again after a restart, unless it is deleted again.
 func (b *Broker) DeleteTopic(name string) error {
 	b.mu.RLock()
-	t := b.topics[name]
+	t, remains := b.topics[name], b.remains[name]
 	b.mu.RUnlock()
 	err := b.closedError()
+	if err == nil && t == nil && remains {
+		if t, err = b.enter(name); err == nil {
+			if err = t.ready(); err != nil { // it removes the old one
+				b.forget(t)
+			}
+		}
+	}
 	if err == nil && t != nil && t.ready() == nil {
 		err = t.delete()
 	}

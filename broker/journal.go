@@ -29,6 +29,7 @@ type journal struct {
 	compact  int64 // the size at which a new file is made
 	stale    bool  // something could not be written or read: only a new file will do
 	unsynced bool
+	found    bool // it was opened, not made: what it says may not be safe yet
 	scratch  []byte
 }
 
@@ -93,29 +94,29 @@ func (j *journal) rewrite(ch *Channel) error {
 		return err
 	}
 	j.letGo()
-	j.file, j.salt, j.stale, j.unsynced = file, h.salt, false, false
+	j.file, j.salt, j.stale, j.unsynced, j.found = file, h.salt, false, false, false
 	j.size = int64(whole)
 	j.compact = max(minCompact, 4*j.size)
 	return nil
 }
 
-// sync makes safe what was written.
+// sync makes safe what the file says, also what a process has left that died before it was.
 func (j *journal) sync() error {
-	if !j.unsynced {
+	if !j.unsynced && !j.found {
 		return nil
 	}
 	if err := j.file.Sync(); err != nil {
 		j.stale = true // nothing is known of what the file holds
 		return err
 	}
-	j.unsynced = false
+	j.unsynced, j.found = false, false
 	return nil
 }
 
 // close writes what there is, makes it safe and closes the file.
 func (j *journal) close(ch *Channel) error {
 	err := j.write(ch)
-	if err == nil {
+	if err == nil && j.unsynced {
 		err = j.sync()
 	}
 	j.letGo()
@@ -136,7 +137,10 @@ func (j *journal) remove() error {
 		return nil
 	}
 	j.letGo()
-	return errors.Join(j.fs.Remove(j.path), j.fs.SyncDir(filepath.Dir(j.path)))
+	if err := j.fs.Remove(j.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // it is there still; else an attempt that failed has removed it
+	}
+	return j.fs.SyncDir(filepath.Dir(j.path))
 }
 
 // load reads the journal of a channel whose topic's log ends at end. Entries that are
@@ -163,7 +167,7 @@ func (j *journal) load(end uint64, damaged func(offset, bytes int64)) (l *ledger
 		return nil, false, err
 	}
 	l.Recovered(end)
-	j.file, j.salt, j.size = file, h.salt, int64(len(b))
+	j.file, j.salt, j.size, j.found = file, h.salt, int64(len(b)), true
 	j.compact = max(minCompact, j.size)
 	// Begin with a new file, so that damage is found only once.
 	j.stale = !intact || !h.intact

@@ -40,6 +40,7 @@ func (t *Topic) Channel(name string) (*Channel, error) {
 	if err := ch.save(); err != nil {
 		return nil, fmt.Errorf("create channel %s of topic %s: %w", name, t.name, explain(err))
 	}
+	delete(t.remains, name) // its file was replaced
 	t.add(ch)
 	return ch, nil
 }
@@ -70,11 +71,15 @@ func (t *Topic) add(ch *Channel) {
 }
 
 // DeleteChannel removes the channel. Its consumers get ErrClosed. Deleting one that
-// does not exist is no error.
+// does not exist is no error. With an error it delivers nothing any more, but may be there
+// again after a restart, unless it is deleted again.
 func (t *Topic) DeleteChannel(name string) error {
 	defer t.takeTurn()()
 	ch := t.Lookup(name)
 	if ch == nil {
+		ch = t.remains[name]
+	}
+	if ch == nil || t.ending() != nil {
 		return nil
 	}
 	ch.end(errChannelGone)
@@ -103,10 +108,19 @@ func (t *Topic) remove(ch *Channel) error {
 		return t.deleteNow()
 	}
 	t.broker.house.tell(t) // segments may be removable now
-	if err := t.saveReleased(rest); err != nil {
-		return err
+	err := t.saveReleased(rest)
+	if err == nil {
+		err = ch.journal.remove()
 	}
-	return ch.journal.remove()
+	if err == nil {
+		delete(t.remains, ch.name)
+	} else {
+		if t.remains == nil {
+			t.remains = make(map[string]*Channel)
+		}
+		t.remains[ch.name] = ch
+	}
+	return err
 }
 
 // drop takes a channel out of the list and returns those that are left.
@@ -154,7 +168,7 @@ func (t *Topic) deleteNow() error {
 	if t.dir != "" {
 		err = t.broker.removeTopicDir(t)
 	}
-	t.broker.forget(t)
+	t.broker.forgetDeleted(t, err != nil)
 	close(t.deleted)
 	t.broker.changes.announce()
 	return err

@@ -23,6 +23,9 @@ func (t *Topic) load() error {
 	opts.OnDamage = func(d seglog.Damage) {
 		b.damaged(filepath.Join(t.dir, d.File), d.Offset, d.Bytes, d.Err)
 	}
+	if err := b.removeRemains(t); err != nil {
+		return err
+	}
 	if err := makeDir(opts.FS, t.dir); err != nil {
 		_ = opts.FS.Remove(t.dir) // which fails unless it is empty
 		return err

@@ -71,7 +71,7 @@ func (t *Topic) setPaused(paused bool) error {
 	s := released{t.released, paused}
 	t.mu.Unlock()
 	err := ended
-	if err == nil && before != paused {
+	if err == nil && (before != paused || t.saved.found) {
 		err = t.saveState(s)
 	}
 	if err != nil {

@@ -28,10 +28,14 @@ func TestPowerLossInRandomLives(t *testing.T) {
 }
 
 // powerLosses leads one life and looks at what its power losses leave.
-func powerLosses(t *testing.T, seed uint64, f *fault) {
+func powerLosses(t *testing.T, seed uint64, f *outage) {
 	r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // the same each time
 	if f != nil {
-		f.at = 1 + r.IntN(400)
+		f.from = 1 + r.IntN(400)
+		f.to = f.from + 1
+		if f.stays {
+			f.to += r.IntN(150)
+		}
 	}
 	var taken []crash
 	var w *wild
@@ -44,9 +48,6 @@ func powerLosses(t *testing.T, seed uint64, f *fault) {
 		w.opts = w.opts.On(vfs.Inject(disk, func(op vfs.Op) error {
 			var err error
 			if f != nil {
-				if f.calls == f.at+100 {
-					f.heal()
-				}
 				err = f.before(op)
 			}
 			if changes(op.Kind) && !over {
@@ -54,7 +55,7 @@ func powerLosses(t *testing.T, seed uint64, f *fault) {
 				if r.IntN(4*steps/moments) == 0 {
 					w.know(func(cs claims) {
 						taken = append(taken, crash{
-							fmt.Sprint("call ", calls, ", ", op, "\n", strings.Join(w.story[max(0, len(w.story)-40):], "\n")), time.Now(), cs.clone(),
+							fmt.Sprint("call ", calls, ", ", op, "\nwhat failed:", f.log(), "\n", strings.Join(w.story[max(0, len(w.story)-60):], "\n")), time.Now(), cs.clone(),
 							[]*vfs.Mem{disk.Crash(), disk.CrashKeeping(rand.New(rand.NewPCG(seed, uint64(calls))))}, //nolint:gosec // the same each time
 						})
 					})
@@ -65,7 +66,7 @@ func powerLosses(t *testing.T, seed uint64, f *fault) {
 		w.live(steps)
 		over = true
 		if f != nil {
-			f.heal()
+			f.end()
 		}
 		if f != nil && w.b == nil { // it recovers by itself; so does one that is opened again
 			w.step()
@@ -73,25 +74,18 @@ func powerLosses(t *testing.T, seed uint64, f *fault) {
 		if w.b != nil {
 			time.Sleep(2 * time.Second)
 			w.claims.clone().verifyLive(t, w.b)
+			if t.Failed() {
+				t.Logf("what was done:\n%s\nwhat failed:%s", strings.Join(w.story[max(0, len(w.story)-60):], "\n"), f.log())
+			}
 			if err := w.b.Close(); err != nil {
 				t.Error(err)
 			}
 		}
 	})
-	for i, c := range taken {
-		if c.verifyAll(t); t.Failed() {
-			t.Fatalf("moment %d of %d; the disk failed at%s", i, len(taken), f.log())
-		}
+	for _, c := range taken {
+		c.verifyAll(t)
 	}
 	t.Logf("%d calls that change the disk, %d power losses", calls, len(taken))
-}
-
-// log says what has failed.
-func (f *fault) log() string {
-	if f == nil {
-		return " no time"
-	}
-	return f.failed
 }
 
 // verifyAll is verify, and says what was done before.

@@ -25,6 +25,7 @@ type releasedFile struct {
 	fs     vfs.FS
 	path   string
 	exists bool
+	found  bool // it was opened, not made: what it says may not be safe yet
 }
 
 // released is what the file says.
@@ -62,7 +63,10 @@ func (r *releasedFile) write(s released) error {
 	if err != nil {
 		return err
 	}
-	return writeReleased(file, s)
+	if err = writeReleased(file, s); err == nil {
+		r.found = false
+	}
+	return err
 }
 
 // writeReleased writes the file, makes that safe and closes it.
@@ -95,7 +99,7 @@ func (r *releasedFile) load(damaged func(offset, bytes int64)) (released, error)
 	if err != nil {
 		return s, err
 	}
-	r.exists = true
+	r.exists, r.found = true, true
 	for at := 0; at < 2*releasedSize; at += releasedSize {
 		c := b[min(at, len(b)):min(at+releasedSize, len(b))]
 		if len(c) < releasedSize || string(c[:8]) != releasedMagic || !goodCRC(c) {

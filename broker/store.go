@@ -166,11 +166,17 @@ func (b *Broker) loadTopics() error {
 func (b *Broker) removeTopicDir(t *Topic) error {
 	fsys := b.opts.fs
 	gone := strings.TrimSuffix(t.dir, topicSuffix) + goneSuffix
-	if err := fsys.RemoveAll(gone); err != nil {
-		return err
+	if _, err := fsys.List(gone); err == nil {
+		// An attempt that failed has left it, and nobody knows yet that it is gone for good.
+		if err := fsys.SyncDir(b.topicsDir()); err != nil {
+			return err
+		}
+		if err := fsys.RemoveAll(gone); err != nil {
+			return err
+		}
 	}
-	if err := fsys.Rename(t.dir, gone); err != nil {
-		return err
+	if err := fsys.Rename(t.dir, gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // it has its name still; else an attempt that failed has taken it
 	}
 	if err := fsys.SyncDir(b.topicsDir()); err != nil {
 		return err

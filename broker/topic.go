@@ -32,10 +32,11 @@ type Topic struct {
 	// writes journals, or removes segments.
 	turn    chan struct{}
 	saved   releasedFile
-	failing bool             // the housekeeper could not do its work here, and has said so
-	sparse  map[uint64]int64 // segments with few messages left, and since when
-	again   alarm            // makes the housekeeper come when nothing else does
-	keeps   int64            // what retained will be
+	remains map[string]*Channel // deleted, but their files could not be
+	failing bool                // the housekeeper could not do its work here, and has said so
+	sparse  map[uint64]int64    // segments with few messages left, and since when
+	again   alarm               // makes the housekeeper come when nothing else does
+	keeps   int64               // what retained will be
 
 	published      atomic.Uint64 // messages, since it was opened
 	publishedBytes atomic.Uint64 // of their bodies

@@ -23,7 +23,7 @@ type wild struct {
 	life
 	r     *rand.Rand
 	opts  broker.Options
-	fault *fault // nil: nothing fails
+	fault *outage // nil: nothing fails
 
 	story   []string                // what was done, for whom it may concern
 	made    int                     // bodies
@@ -238,8 +238,9 @@ func (w *wild) channel(topic, channel string) error {
 func (w *wild) deleteChannel(topic, channel string) error {
 	w.know(func(cs claims) {
 		if c := cs.topic(topic).channels[channel]; c != nil && c.presence != absent {
-			c.presence = maybe
+			c.presence, c.paused = maybe, min(c.paused, maybe)
 			clear(c.must)
+			clear(c.acked) // what was not written yet is not written any more
 		}
 	})
 	if err := w.check("delete channel "+topic+"/"+channel, w.b.DeleteChannel(topic, channel)); err != nil {
@@ -252,11 +253,12 @@ func (w *wild) deleteChannel(topic, channel string) error {
 func (w *wild) deleteTopic(topic string) error {
 	w.know(func(cs claims) {
 		t := cs.topic(topic)
-		t.presence = min(t.presence, maybe)
+		t.presence, t.paused = min(t.presence, maybe), min(t.paused, maybe)
 		clear(t.waiting.must)
 		for _, c := range t.channels {
-			c.presence = min(c.presence, maybe)
+			c.presence, c.paused = min(c.presence, maybe), min(c.paused, maybe)
 			clear(c.must)
+			clear(c.acked) // what was not written yet is not written any more
 		}
 	})
 	if err := w.check("delete topic "+topic, w.b.DeleteTopic(topic)); err != nil {

@@ -41,10 +41,9 @@ func (l *Ledger) moveTo(cursor uint64) {
 func (l *Ledger) leap() {
 	n := 0
 	for ; n < len(l.beyond) && l.beyond[n].lo <= l.cursor; n++ {
-		if hi := l.beyond[n].hi; hi > l.cursor {
-			l.done.addRange(l.cursor, hi)
-			l.cursor = hi
-		}
+		s := l.beyond[n]
+		l.done.addRange(s.lo, s.hi) // also when a Replay has come past it: it may lack what said so
+		l.cursor = max(l.cursor, s.hi)
 	}
 	if l.beyond = l.beyond[n:]; len(l.beyond) == 0 {
 		l.beyond = nil
