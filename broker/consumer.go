@@ -114,9 +114,15 @@ func (c *Consumer) tag(attempt uint32) uint64 { return uint64(c.id)<<32 | uint64
 
 // settle applies op to the lease of each delivery and gathers those that had ended.
 func (c *Consumer) settle(ds []millrace.Delivery, ends bool, op func(seq uint64, attempt uint32) bool) error {
+	l := c.channel.ledger
 	return c.settleEach(len(ds), ends, func(i int) bool {
 		attempt := uint32(ds[i].Tag) //nolint:gosec // the lower half is meant
-		return ds[i].Tag == c.tag(attempt) && op(ds[i].Seq, attempt)
+		if ds[i].Tag != c.tag(attempt) {
+			return false
+		}
+		// After a replay somebody else may hold the same attempt.
+		owner, _, ok := l.InFlight(ds[i].Seq, attempt)
+		return ok && owner == c.id && op(ds[i].Seq, attempt)
 	})
 }
 

@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"io/fs"
+	"math"
 	"math/rand/v2"
 	"path/filepath"
 
@@ -78,12 +79,20 @@ func (j *journal) write(ch *Channel) error {
 }
 
 // rewrite puts a new file, with nothing but a snapshot, in the place of the old one.
-func (j *journal) rewrite(ch *Channel) error {
+func (j *journal) rewrite(ch *Channel) error { return j.rewriteRewound(ch, math.MaxUint64) }
+
+// rewriteRewound is rewrite with what the ledger would say once it was rewound to that
+// sequence number, if that is not beyond its cursor. It is to be rewound at once then.
+func (j *journal) rewriteRewound(ch *Channel, to uint64) error {
 	ch.mu.Lock()
 	ch.dirty = false
-	h := journalHeader{salt: rand.Uint64(), floor: ch.ledger.Floor(), paused: ch.paused}
+	h := journalHeader{salt: rand.Uint64(), floor: min(ch.ledger.Floor(), to), paused: ch.paused}
 	b := append(h.appendTwice(nil), make([]byte, frameSize)...)
-	b = ch.ledger.AppendSnapshot(b)
+	if to <= ch.ledger.Cursor() {
+		b = ch.ledger.AppendRewound(b, to)
+	} else {
+		b = ch.ledger.AppendSnapshot(b)
+	}
 	whole := len(b)
 	b = ch.ledger.AppendJournal(b)[:whole] // the snapshot says it already
 	ch.mu.Unlock()

@@ -222,6 +222,9 @@ func (c *Consumer) drop(h *haul, at int64) {
 // behind those that were fetched, and returns how many. The lock is held.
 func (c *Consumer) deliver(h *haul, at int64) int {
 	l := c.channel.ledger
+	if l.Cursor() < h.from {
+		return 0 // it was rewound meanwhile: what was read comes when it is its turn again
+	}
 	deadline := after(at, c.lease)
 	n := h.fetched
 	for i := range h.records {
