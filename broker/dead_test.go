@@ -192,6 +192,19 @@ func TestEachChannelGivesUpForItself(t *testing.T) {
 	})
 }
 
+// Whoever else reads the topic of dead letters, they wait in their channel.
+func TestDeadLettersWaitInTheirChannel(t *testing.T) {
+	inEveryKindWith(t, 1, func(t *testing.T, b bench) {
+		audit := b.subscribe("t.dead", "audit", millrace.SubscribeOptions{})
+		c := b.subscribe("t", "c", millrace.SubscribeOptions{})
+		b.publish("t", "a")
+		refuse(t, c, 1, 1)
+		nothing(t, c, time.Second)
+		wantDeliveries(t, receive(t, audit, 1), "a@1")
+		wantDeliveries(t, receive(t, b.deadLetters("t"), 1), "a@1")
+	})
+}
+
 func TestDeadLettersAreNotBuriedAgain(t *testing.T) {
 	inEveryKindWith(t, 1, func(t *testing.T, b bench) {
 		for _, topic := range []string{"t", "e#ephemeral"} {
@@ -222,7 +235,7 @@ func TestTheDeadLettersOfAnEphemeralTopicAreEphemeral(t *testing.T) {
 		refuse(t, c, 1, 1)
 		nothing(t, c, time.Second)
 		c.Close()
-		wantDeliveries(t, receive(t, b.deadLetters("e#ephemeral"), 1), "a@1")
+		wantDeliveries(t, receive(t, b.subscribe("e.dead#ephemeral", "dead", millrace.SubscribeOptions{}), 1), "a@1")
 		closed(b, disk)
 		if b = open(t, opts); b.Lookup("e.dead#ephemeral") != nil {
 			t.Error("they outlived a restart")
@@ -303,16 +316,18 @@ func TestALetterThatCannotBeWrittenIsTriedAgain(t *testing.T) {
 		d := receive(t, c, 1)
 		wantDeliveries(t, d, "good@1")
 		ack(t, c, d...)
-		nothing(t, c, time.Hour+time.Second) // between two tries
+		go nothingOrClosed(c)
+		time.Sleep(time.Hour + time.Second) // between two tries
 		if s := b.stats("t", "c"); s.Deferred != 1 || s.Dead != 0 || s.Requeued != 2 {
 			t.Errorf("while the disk is full the channel says %+v", s)
 		}
 		disk.SetFree(1 << 30)
-		nothing(t, c, time.Minute)
-		letter := receive(t, b.deadLetters("t"), 1)[0]
+		time.Sleep(10 * time.Second)
+		letter := receiveWithin(t, time.Second, b.deadLetters("t"), 1)[0]
 		if got := letter.Headers.Text(millrace.HeaderAttempts); string(letter.Body) != "bad" || got != "2" {
 			t.Errorf("%s was delivered %s times", letter.Body, got)
 		}
+		synctest.Wait()
 		text := out.String()
 		if strings.Count(text, "dead letters cannot be written") != 1 || strings.Count(text, "dead letters can be written again") != 1 ||
 			!strings.Contains(text, "no space left") || !strings.Contains(text, "topic=t channel=c") {
