@@ -12,6 +12,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	_ "github.com/millrace/millrace/driver/nats" // nats:
 )
 
 // exitOther is the exit status of everything that is wrong but failed tasks.
