@@ -72,6 +72,7 @@ func (o *serveOptions) defineLimits(f *pflag.FlagSet) {
 	f.DurationVar(&d.MsgTimeout, "msg-timeout", time.Minute, "deliver a message again when its client has not answered for this `TIME`")
 	f.DurationVar(&d.MaxMsgTimeout, "max-msg-timeout", or(o.nsqd, 15*time.Minute, 0), "the longest such `TIME` that a client can ask for (0: no limit)")
 	f.DurationVar(&d.MaxReqTimeout, "max-req-timeout", or(o.nsqd, time.Hour, 0), "the longest `TIME` that a message can be deferred for (0: no limit)")
+	f.IntVar(&o.broker.MaxAttempts, "max-attempts", 0, "put a message that a channel has delivered `N` times, and is to deliver again, into the topic TOPIC.dead; see millrace dead (0: never)")
 	f.IntVar(&d.MaxRdyCount, "max-rdy-count", 2500, "refuse clients more than `N` messages in flight")
 	f.IntVar(&d.MaxChannelConsumers, "max-channel-consumers", 0, "refuse a channel more than `N` clients (0: no limit)")
 	f.DurationVar(&d.MaxHeartbeatInterval, "max-heartbeat-interval", time.Minute, "the longest `TIME` between heartbeats that a client can ask for")

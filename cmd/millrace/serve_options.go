@@ -103,6 +103,9 @@ func (o *serveOptions) check() error {
 			return flagError(flag, "%d is not a number of clients (0 means no limit)", n)
 		}
 	}
+	if n := o.broker.MaxAttempts; n < 0 || n > math.MaxInt32 {
+		return flagError("max-attempts", "%d is not a number of deliveries (0 means no limit)", n)
+	}
 	for flag, n := range map[string]int{"broadcast-tcp-port": d.BroadcastTCPPort, "broadcast-http-port": d.BroadcastHTTPPort} {
 		if n < 0 || n > math.MaxUint16 {
 			return flagError(flag, "%d is not a port", n)

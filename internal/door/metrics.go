@@ -90,6 +90,8 @@ var channelMetrics = []metric[broker.ChannelStats]{
 		func(s *broker.ChannelStats) float64 { return number(s.Requeued) }),
 	newMetric(total, "channel_timed_out_total", "Deliveries whose lease ended.", ofChannel,
 		func(s *broker.ChannelStats) float64 { return number(s.TimedOut) }),
+	newMetric(total, "channel_dead_letters_total", "Messages that used up their attempts and are dead letters now.", ofChannel,
+		func(s *broker.ChannelStats) float64 { return number(s.Dead) }),
 }
 
 var oldestAge = prometheus.NewDesc("millrace_channel_oldest_age_seconds",

@@ -38,6 +38,8 @@ type channelStats struct {
 	Clients       []clientStats `json:"clients"`
 	Paused        bool          `json:"paused"`
 	E2E           latency       `json:"e2e_processing_latency"`
+	// DeadLetterCount is ours: nsqd has none.
+	DeadLetterCount uint64 `json:"dead_letter_count,omitempty"`
 }
 
 // latency is what nsqd says when it was not told which percentiles to measure; the
@@ -94,7 +96,7 @@ func (d *Door) oneTopic(t *broker.Topic, q statsQuery, clients map[channelName][
 			ChannelName: ch.Name(),
 			Depth:       s.Ready, BackendDepth: onDisk(s.Ready, t.Name(), ch.Name()), InFlightCount: s.InFlight, DeferredCount: s.Deferred,
 			MessageCount: s.Messages, RequeueCount: s.Requeued, TimeoutCount: s.TimedOut,
-			ClientCount: s.Consumers, Paused: s.Paused,
+			ClientCount: s.Consumers, Paused: s.Paused, DeadLetterCount: s.Dead,
 		}
 		if q.clients {
 			c.Clients = clients[channelName{t.Name(), ch.Name()}]
