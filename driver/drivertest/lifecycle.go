@@ -109,13 +109,15 @@ func contexts(s *suite) {
 	s.wantError(err, why, "subscribe")
 
 	// Contexts that end all the time lose no message and double none.
-	go func() {
+	var publishing sync.WaitGroup
+	defer publishing.Wait() // what is published can arrive before that is known here
+	publishing.Go(func() {
 		for i := range 100 {
 			if err := s.broker.Publish(s.Context(), s.topic, messages(fmt.Sprint(i))...); err != nil {
 				s.Error(err)
 			}
 		}
-	}()
+	})
 	var got []millrace.Delivery
 	end := time.Now().Add(10*time.Second + s.h.Slack)
 	for i := 0; len(got) < 100 && time.Now().Before(end); i++ {

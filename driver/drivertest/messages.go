@@ -55,14 +55,16 @@ func pairs(h millrace.Headers) []string {
 
 func order(s *suite) {
 	sub := s.subscribe("c", millrace.SubscribeOptions{Prefetch: 64})
-	go func() {
+	var publishing sync.WaitGroup
+	defer publishing.Wait() // what is published can arrive before that is known here
+	publishing.Go(func() {
 		for i := 0; i < 1000; i += 50 {
 			if err := s.broker.Publish(s.Context(), s.topic, messages(numbers(i, i+50)...)...); err != nil {
 				s.Error(err)
 				return
 			}
 		}
-	}()
+	})
 	var got []string
 	last := uint64(0)
 	for len(got) < 1000 {
