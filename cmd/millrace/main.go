@@ -13,7 +13,8 @@ import (
 	"strings"
 	"syscall"
 
-	_ "github.com/millrace/millrace/driver/nats" // nats:
+	_ "github.com/millrace/millrace/driver/nats"     // nats:
+	_ "github.com/millrace/millrace/driver/rabbitmq" // amqp: and amqps:
 )
 
 // exitOther is the exit status of everything that is wrong but failed tasks.

@@ -1,0 +1,192 @@
+package rabbitmq
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/millrace/millrace"
+)
+
+// RabbitMQ does not tell, over AMQP, what a queue's consumers hold. So all subscriptions to a queue,
+// in whatever process, are asked. A question goes through censusExchange to the queue that
+// each subscription has for that; the answer comes by direct reply-to. That all have answered is known
+// because each also consumes one queue, the roster, in which there is never a message.
+
+// ErrUncounted is returned by Depth, with what is known, when some consumers do not say what
+// they hold: programs in other languages never do, and one that hangs does not until the server
+// has noticed.
+var ErrUncounted = errors.New("some consumers do not say what they hold")
+
+// censusWithin is how long subscriptions may take to answer.
+const censusWithin = time.Second
+
+// answer is what a subscription says of itself.
+type answer struct {
+	Consumers int   `json:"consumers"` // of the queue, as the server counts them
+	Held      int64 `json:"held"`
+}
+
+func roster(queue string) string { return queue + "//census" }
+
+// census counts what the consumers of a queue hold, of whom the server knows that many.
+func (b *Broker) census(ctx context.Context, queue string, consumers int) (int64, error) {
+	own, all := b.ownAnswer(queue)
+	there := 0
+	switch q, err := b.inspect(ctx, roster(queue)); {
+	case err == nil:
+		there = q.Consumers
+	case !errors.Is(err, millrace.ErrNotFound):
+		return 0, err
+	}
+	if there > own {
+		var err error
+		if all, err = b.ask(ctx, queue, there); err != nil {
+			return all.Held, err
+		}
+	}
+	if all.Consumers < consumers {
+		return all.Held, fmt.Errorf("%w: %d of %d", ErrUncounted, consumers-all.Consumers, consumers)
+	}
+	return all.Held, nil
+}
+
+// ownAnswer adds up the subscriptions of this process to a queue, of which there are count.
+func (b *Broker) ownAnswer(queue string) (count int, all answer) {
+	b.mu.Lock()
+	subs := make([]*subscription, 0, len(b.subs))
+	for s := range b.subs {
+		subs = append(subs, s)
+	}
+	b.mu.Unlock()
+	for _, s := range subs {
+		if one, is := s.answer(queue); is {
+			count++
+			all.Consumers += one.Consumers
+			all.Held += one.Held
+		}
+	}
+	return count, all
+}
+
+// answer says what the subscription holds, if it is one to that queue and connected.
+func (s *subscription) answer(queue string) (a answer, is bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.c == nil || s.queue != queue {
+		return a, false
+	}
+	for _, one := range s.c.consumers {
+		if !one.cancelled && !one.moves {
+			a.Consumers++
+		}
+	}
+	a.Held = int64(len(s.held.all))
+	return a, true
+}
+
+// ask asks all subscriptions to a queue, of which there are count, and adds up what they say.
+func (b *Broker) ask(ctx context.Context, queue string, count int) (all answer, err error) {
+	c, err := b.publishes.get(ctx)
+	if err != nil {
+		return all, err
+	}
+	if err := c.unblocked(ctx); err != nil {
+		return all, err
+	}
+	bounded, cancel := context.WithTimeout(ctx, censusWithin)
+	defer cancel()
+	said := make(chan answer, count)
+	err = b.inTime(bounded, c, func() error {
+		ch, err := c.Channel()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = ch.Close() }()
+		answers, err := ch.Consume("amq.rabbitmq.reply-to", "", true, true, false, false, nil)
+		if err != nil {
+			return err
+		}
+		question := amqp.Publishing{ReplyTo: "amq.rabbitmq.reply-to"}
+		if err := ch.PublishWithContext(bounded, censusExchange, queue, false, false, question); err != nil {
+			return err
+		}
+		for range count {
+			select {
+			case d, ok := <-answers:
+				var a answer
+				if !ok || json.Unmarshal(d.Body, &a) != nil {
+					return ErrUncounted
+				}
+				said <- a
+			case <-bounded.Done():
+				return ErrUncounted
+			}
+		}
+		return nil
+	})
+	for range len(said) {
+		a := <-said
+		all.Consumers += a.Consumers
+		all.Held += a.Held
+	}
+	if err != nil && ctx.Err() == nil && bounded.Err() != nil {
+		err = ErrUncounted
+	}
+	return all, err
+}
+
+// answerCensus makes the subscription answer questions, until its connection ends. It does so on
+// another channel, because deliveries there have numbers too.
+func (s *subscription) answerCensus(ctx context.Context, c *consuming, queue string) error {
+	if s.ephemeral {
+		return nil
+	}
+	var questions, nothing <-chan amqp.Delivery
+	err := s.b.inTime(ctx, c.conn, func() error {
+		ch, err := c.conn.Channel()
+		if err != nil {
+			return err
+		}
+		q, err := ch.QueueDeclare("", false, true, true, false, nil)
+		if err != nil {
+			return err
+		}
+		if err := ch.QueueBind(q.Name, queue, censusExchange, false, nil); err != nil {
+			return err
+		}
+		if questions, err = ch.Consume(q.Name, "", true, false, false, false, nil); err != nil {
+			return err
+		}
+		if _, err := ch.QueueDeclare(roster(queue), false, true, false, true, amqp.Table{"x-queue-type": "classic"}); err != nil {
+			return err
+		}
+		nothing, err = ch.Consume(roster(queue), "", true, false, false, false, nil)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.routines.Go(func() {
+		for range nothing { // nobody sends anything there
+		}
+	})
+	c.routines.Go(func() {
+		for d := range questions {
+			a, _ := s.answer(queue)
+			body, err := json.Marshal(a)
+			if err != nil {
+				panic(err) // two numbers can be encoded
+			}
+			letters := []letter{{key: d.ReplyTo, message: amqp.Publishing{Body: body}}}
+			bounded, cancel := context.WithTimeout(c.ctx, censusWithin)
+			_ = s.b.send(bounded, letters, errIsGone) // whoever asked gives up as well
+			cancel()
+		}
+	})
+	return nil
+}

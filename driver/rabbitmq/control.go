@@ -1,0 +1,76 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/millrace/millrace"
+)
+
+// control does something with the server's queues and exchanges, on a channel of its own,
+// because one mistake ends a channel. What the connection was lost under is done again:
+// it must be something that can be repeated. Returns the cause of ctx when that ends first,
+// and else what op returns.
+func (b *Broker) control(ctx context.Context, op func(ch *amqp.Channel) error) error {
+	for {
+		c, err := b.controls.get(ctx)
+		if err != nil {
+			return err
+		}
+		err = b.inTime(ctx, c, func() error {
+			ch, err := c.Channel()
+			if err != nil {
+				return err
+			}
+			defer func() { _ = ch.Close() }() // it may have ended with an error already
+			return op(ch)
+		})
+		if err == nil || ctx.Err() != nil || fromServer(err) || !c.IsClosed() {
+			return err
+		}
+	}
+}
+
+// inTime runs op, which uses the connection, and returns when it has returned or ctx ends.
+// An op that is left behind ends with the connection, at the latest.
+func (b *Broker) inTime(ctx context.Context, c *conn, op func() error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if !b.begin() {
+		return millrace.ErrClosed
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer b.routines.Done()
+		done <- op()
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%w, while waiting for an answer of %s", context.Cause(ctx), c.name)
+	}
+}
+
+// fromServer says whether the server ended a channel, and not the connection, with err.
+func fromServer(err error) bool {
+	var e *amqp.Error
+	if !errors.As(err, &e) || !e.Server {
+		return false
+	}
+	switch e.Code {
+	case amqp.AccessRefused, amqp.NotFound, amqp.ResourceLocked, amqp.PreconditionFailed:
+		return true
+	}
+	return false
+}
+
+// hasCode says whether the server ended a channel with that code.
+func hasCode(err error, code int) bool {
+	var e *amqp.Error
+	return errors.As(err, &e) && e.Server && e.Code == code
+}

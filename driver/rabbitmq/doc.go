@@ -1,0 +1,64 @@
+// Package rabbitmq is the driver for RabbitMQ, 3.10 or later. Importing it makes two kinds
+// of URL known to millrace.Open:
+//
+//	amqp://user:password@host:5672/vhost
+//	amqps://user:password@host:5671/vhost?ca=FILE
+//	amqp://user:password@one:5672,two:5672,three:5672/vhost     a cluster
+//
+// A vhost that is left out is "/"; user and password are guest when both are left out. Parameters:
+//
+//	ca=FILE                 the authorities, in PEM, that may have signed the server's certificate
+//	cert=FILE&key=FILE      the certificate and key that this client shows; without a user in
+//	                        the URL it is what the server knows it by (EXTERNAL)
+//	consumer_timeout=30m    the server's consumer_timeout, where it is not RabbitMQ's own 30m
+//
+// # What is where on the server
+//
+// A topic is a durable fanout exchange of its name, and a durable quorum queue of its name, in
+// which messages wait until the topic has a channel. The first durable channel takes that queue
+// over, with all that waits in it; any other has a queue named TOPIC/CHANNEL. A message that
+// RabbitMQ cannot route makes the topic again, so none is lost between a channel and the next.
+// The queue of an ephemeral channel is a classic one that goes with its last consumer. Names with two
+// slashes are the driver's own: what notes which channel was the first, the delays, the long tasks.
+// Queues that are there already are used as they are, whatever their arguments.
+//
+// # Workers and clients in other languages
+//
+// They need an AMQP library and nothing of ours, because this is AMQP's own convention for RPC:
+//
+//   - a worker consumes the queue whose name is that of the Millrace queue, publishes each
+//     answer to the default exchange with the request's reply-to as routing key and the
+//     request's correlation-id, then acks the request;
+//   - a client publishes requests, with a reply-to and a correlation-id, to the default exchange
+//     with the queue's name as routing key, and gets its answers in the queue that reply-to names,
+//     or by direct reply-to (amq.rabbitmq.reply-to). What has failed has a header named error.
+//
+// The headers id and reply-to of a message are its properties correlation-id and reply-to,
+// content-type is that property, and the others are in its headers. An answer goes to the
+// queue that reply-to names; when that has gone, so has whoever asked, and the answer goes nowhere.
+// Other channels of a reply topic than the first get no answers. Whether that queue is in use as
+// one or not, a name that begins with "amq." cannot be a topic: it is RabbitMQ's.
+//
+// # What is promised, and what is not
+//
+// Publish returns when the server has confirmed all messages, which are persistent; what was not
+// confirmed when a connection broke is published again, so that it may be there twice. All
+// connections come back by themselves, with backoff and jitter, through restarts of the server and through
+// blocked connections; what waits for them says why when its context ends.
+//
+// RabbitMQ has no leases. The driver keeps them by its own clock: it gives back what was not
+// settled in time. When the process hangs or its network is gone, the server notices by heartbeats, a
+// third of the lease apart but at least a second, and delivers again. A delivery that is held for
+// longer than a third of consumer_timeout is moved, by publishing a confirmed copy to a queue
+// which only this subscription consumes, and whose messages go back when it dies: so a
+// long task whose lease is extended is never cut off.
+//
+// A delay is rounded up to a multiple of 32 ms and by at most an eighth: messages
+// wait in a fixed set of queues, one for each power of two. Delayed messages survive a restart.
+//
+// What differs from other drivers: the sequence number of a delivery is 0; Delivery.Published is the
+// publisher's clock, in seconds. Attempt also counts deliveries that were prefetched and given
+// back unseen; on an ephemeral channel, whose queue does not count, it is 1 or 2. Depth counts
+// no deferred messages, because delays are shared. An ephemeral channel that is paused holds up
+// to one message.
+package rabbitmq
