@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	_ "github.com/millrace/millrace/driver/nats"     // nats:
+	_ "github.com/millrace/millrace/driver/nsq"      // nsq: and nsqlookupd:
 	_ "github.com/millrace/millrace/driver/rabbitmq" // amqp: and amqps:
 )
 
