@@ -4,36 +4,23 @@ package ledger
 // the channel before their turn came. There are few such stretches, and the cursor leaps
 // over each when it gets there.
 
-// Exclude makes [lo, hi) done as far as it lies at or beyond the cursor. What is below the
-// cursor stays as it is.
+// Exclude makes [lo, hi) done as far as it lies at or beyond the cursor, whatever its
+// state: leases there are not held any more. What is below the cursor stays as it is.
 func (l *Ledger) Exclude(lo, hi uint64) {
 	lo = max(lo, l.cursor)
 	if lo >= hi {
 		return
 	}
+	l.dropAhead(lo, hi)
 	l.beyond = l.beyond.add(lo, hi)
 	l.journal.excluded = true
-	l.leap()
-}
-
-// Wanted reports whether Deliver and Defer take seq: it is not below the cursor, and was
-// not excluded.
-func (l *Ledger) Wanted(seq uint64) bool {
-	return seq >= l.cursor && (len(l.beyond) == 0 || !l.beyond.has(seq))
+	l.moveTo(l.cursor)
 }
 
 // Excluded calls each with every stretch [lo, hi) beyond the cursor that was excluded.
 func (l *Ledger) Excluded(each func(lo, hi uint64)) {
 	for _, s := range l.beyond {
 		each(s.lo, s.hi)
-	}
-}
-
-// moveTo moves the cursor up, and over what was excluded there.
-func (l *Ledger) moveTo(cursor uint64) {
-	l.cursor = cursor
-	if len(l.beyond) > 0 {
-		l.leap()
 	}
 }
 

@@ -29,9 +29,9 @@ func (b *block) set(lo, hi uint64) {
 	}
 }
 
-// clear clears the bits from lo up.
-func (b *block) clear(lo uint64) {
-	for w, mask := range masks(lo, blockSize) {
+// clear clears the bits [lo, hi), of 4096.
+func (b *block) clear(lo, hi uint64) {
+	for w, mask := range masks(lo, hi) {
 		b.count -= bits.OnesCount64(mask & b.bits[w])
 		b.bits[w] &^= mask
 	}
@@ -58,6 +58,16 @@ func (b *block) firstZero(from uint64) uint64 {
 		from = (from/64 + 1) * 64
 	}
 	return blockSize
+}
+
+// end is above the last bit that is set, 0 when there is none.
+func (b *block) end() uint64 {
+	for w := len(b.bits) - 1; w >= 0; w-- {
+		if n := bits.Len64(b.bits[w]); n > 0 {
+			return uint64(w*64 + n)
+		}
+	}
+	return 0
 }
 
 // masks is, for each word that the bits [lo, hi) are in, which of its bits they are.

@@ -12,14 +12,15 @@
 //	 │ │                    a time │    ▼  │               │ from any
 //	 │ │                           │   ready again         │ state
 //	 │ │                           │       ▲               │
-//	 │ │           Defer           ▼       │ NextRedelivery, when
+//	 │ │    Defer, DeferAhead      ▼       │ NextRedelivery, when
 //	 │ └───────────────────────► deferred ─┘ its time has come
 //	 │                                                     │
 //	 └─────────────────────────────────────────────────────┘
 //	       Skip, and the holes before what is delivered
 //
 // From in flight to ready again it comes by Nack, Expire or Release. All below the floor
-// are done, and nothing at or above the cursor was delivered yet. Against all arrows, Rewind
+// are done, and nothing at or above the cursor was delivered yet but what DeferAhead has
+// taken, which goes its way wherever the cursor is. Against all arrows, Rewind
 // takes whatever is behind a sequence number back to where it was not delivered.
 //
 // # Promises

@@ -142,7 +142,7 @@ func (d *doneSet) truncate(end uint64) {
 	if cut {
 		d.block(i).set(0, within)
 	} else if b := d.blocks[i]; b != nil {
-		b.clear(within)
+		b.clear(within, blockSize)
 	}
 }
 
@@ -201,6 +201,19 @@ func (d *doneSet) liveCount(lo, hi uint64) (n int) {
 		}
 	}
 	return n
+}
+
+// reach is above all that is done, and at least least.
+func (d *doneSet) reach(least uint64) uint64 {
+	if n := len(d.full); n > 0 {
+		least = max(least, d.full[n-1].hi<<blockBits)
+	}
+	for _, b := range d.blocks {
+		if (b.index+1)<<blockBits > least {
+			least = max(least, b.index<<blockBits+b.end())
+		}
+	}
+	return least
 }
 
 // runs appends to dst what is done of the messages from the floor up to end.

@@ -16,14 +16,15 @@ var ErrVersion = errors.New("ledger: journal entry of a newer version")
 type entry struct {
 	kind          byte
 	floor, cursor uint64
-	done          spans    // above the floor, below the cursor
+	done          spans    // above the floor
 	ready         []parked // ascending by seq; in flight or ready again
 	deferred      []parked // ascending by due
-	beyond        spans    // above the cursor
+	beyond        spans    // excluded, above the cursor
+	surveyed      uint64   // 0: as before
 }
 
 const (
-	entryVersion = 1
+	entryVersion = 2
 
 	kindJournal  = 'j' // changes: comes on top of what was said before
 	kindSnapshot = 's' // the whole state: what was said before is void
@@ -43,18 +44,21 @@ const endOfSeqs = 1 << 63
 //	│ n U │ n × ( seq − last U    │ attempt U )    │                     │  ready again, or in flight
 //	├─────┼───────────────────────┼────────────────┼─────────────────────┤
 //	│ n U │ n × ( due − last U    │ seq − floor U  │ attempt U )         │  deferred
-//	├─────┼───────────────────────┼────────────────┼─────────────────────┤
-//	│ n U │ n × ( from − last U   │ to − from U )  │                     │  excluded
-//	└─────┴───────────────────────┴────────────────┴─────────────────────┘
+//	├─────┼───────────────────────┼────────────────┼─────────────────────┘
+//	│ n U │ n × ( from − last U   │ to − from U )  │                        excluded
+//	├─────┴──────┬────────────────┴────────────────┘
+//	│ surveyed U │                                                          0: as before
+//	└────────────┘
 //
 // version and kind are a byte each, U is an unsigned varint (7 bits a byte, lowest
-// first). The first n counts runs [from, to) of messages that are done, above the
-// floor and below the cursor; last is the end of the run before, at first the floor.
-// The second counts messages in ascending order; last is the message before, at first
-// the floor. The third counts messages ordered by due time; last is the due time
-// before, at first 0, and the difference is taken modulo 2⁶⁴. The fourth counts runs that
-// are done beyond the cursor, and is left out when it is 0; last is the end of the run
-// before, at first the cursor.
+// first). The first n counts runs [from, to) of messages that are done, above the floor;
+// last is the end of the run before, at first the floor. The second counts messages in
+// ascending order; last is the message before, at first the floor. The third counts
+// messages ordered by due time; last is the due time before, at first 0, and the
+// difference is taken modulo 2⁶⁴. The fourth counts runs that are done beyond the cursor;
+// last is the end of the run before, at first the cursor. What the first three have at or
+// above the cursor was taken ahead. The last two fields are left out, from the end, when
+// they are 0; so version 1 differs in nothing but that it has no more than the first.
 //
 // Acks in order need a floor and a cursor: 12 bytes, however many there were.
 func (e *entry) encode(dst []byte) []byte {
@@ -87,7 +91,7 @@ func (e *entry) encode(dst []byte) []byte {
 		due = p.due
 	}
 
-	if len(e.beyond) == 0 {
+	if len(e.beyond) == 0 && e.surveyed == 0 {
 		return dst
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(e.beyond)))
@@ -96,6 +100,9 @@ func (e *entry) encode(dst []byte) []byte {
 		dst = binary.AppendUvarint(dst, s.lo-last)
 		dst = binary.AppendUvarint(dst, s.hi-s.lo)
 		last = s.hi
+	}
+	if e.surveyed > 0 {
+		dst = binary.AppendUvarint(dst, e.surveyed)
 	}
 	return dst
 }
@@ -109,7 +116,7 @@ func decode(b []byte) (entry, error) {
 	if b[0] > entryVersion {
 		return e, fmt.Errorf("%w: %d, the newest known is %d", ErrVersion, b[0], entryVersion)
 	}
-	if e.kind = b[1]; b[0] != entryVersion || (e.kind != kindJournal && e.kind != kindSnapshot) {
+	if e.kind = b[1]; b[0] == 0 || (e.kind != kindJournal && e.kind != kindSnapshot) {
 		return e, fmt.Errorf("%w: version %d, kind %d", ErrCorrupt, b[0], e.kind)
 	}
 	d := decoder{rest: b[2:]}
@@ -120,6 +127,9 @@ func decode(b []byte) (entry, error) {
 	d.deferred(&e)
 	if len(d.rest) > 0 {
 		d.beyond(&e)
+	}
+	if len(d.rest) > 0 {
+		e.surveyed = d.upTo(endOfSeqs)
 	}
 	if d.bad || len(d.rest) > 0 {
 		return entry{}, fmt.Errorf("%w: %d bytes, bad at byte %d", ErrCorrupt, len(b), len(b)-len(d.rest))
@@ -159,10 +169,13 @@ func (d *decoder) upTo(limit uint64) uint64 {
 func (d *decoder) done(e *entry) {
 	last := e.floor
 	for range d.uvarint() {
-		lo := last + d.upTo(e.cursor-last)
-		hi := lo + d.upTo(e.cursor-lo)
+		lo := last + d.upTo(endOfSeqs-last)
+		hi := lo + d.upTo(endOfSeqs-lo)
 		if lo == last || lo == hi {
 			d.bad = true // the floor, or the run before, would have had it
+		}
+		if lo <= e.cursor && e.cursor < hi {
+			d.bad = true // it would stand behind it
 		}
 		if d.bad {
 			return
@@ -175,7 +188,7 @@ func (d *decoder) done(e *entry) {
 func (d *decoder) ready(e *entry) {
 	last := e.floor
 	for i := range d.uvarint() {
-		seq := last + d.upTo(e.cursor-last)
+		seq := last + d.upTo(endOfSeqs-1-last)
 		attempt := d.upTo(1<<32 - 1)
 		if seq == e.cursor || (i > 0 && seq == last) {
 			d.bad = true
@@ -192,7 +205,7 @@ func (d *decoder) deferred(e *entry) {
 	due := int64(0)
 	for i := range d.uvarint() {
 		next := due + int64(d.uvarint())
-		seq := e.floor + d.upTo(e.cursor-e.floor)
+		seq := e.floor + d.upTo(endOfSeqs-1-e.floor)
 		attempt := d.upTo(1<<32 - 1)
 		if seq == e.cursor || (i > 0 && next < due) {
 			d.bad = true
@@ -206,10 +219,8 @@ func (d *decoder) deferred(e *entry) {
 }
 
 func (d *decoder) beyond(e *entry) {
-	n := d.uvarint()
-	d.bad = d.bad || n == 0
 	last := e.cursor
-	for range n {
+	for range d.uvarint() {
 		if d.bad {
 			return
 		}

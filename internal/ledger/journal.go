@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
 
@@ -13,6 +14,7 @@ type journal struct {
 	floor, cursor uint64   // as it said last
 	moved         []parked // what became ready or deferred or was redelivered since, in this order
 	excluded      bool     // something was excluded since
+	told          bool     // DeferAhead was called since
 	rewrite       bool     // what it said before is not true any more: the next is a snapshot
 	scratch       entry    // to use its memory again
 }
@@ -38,7 +40,7 @@ func (l *Ledger) AppendJournal(dst []byte) []byte {
 	slices.SortStableFunc(j.moved, bySeq)
 	for i, p := range j.moved {
 		switch superseded := i+1 < len(j.moved) && j.moved[i+1].seq == p.seq; {
-		case superseded || l.done.has(p.seq):
+		case superseded || l.done.has(p.seq) || l.beyond.has(p.seq):
 		case p.due == givenBack:
 			e.ready = append(e.ready, p)
 		default:
@@ -49,7 +51,10 @@ func (l *Ledger) AppendJournal(dst []byte) []byte {
 	if e.beyond = e.beyond[:0]; j.excluded {
 		e.beyond = append(e.beyond, l.beyond...)
 	}
-	if e.floor != j.floor || e.cursor != j.cursor || len(e.done)+len(e.ready)+len(e.deferred)+len(e.beyond) > 0 {
+	if e.surveyed = 0; j.told {
+		e.surveyed = l.surveyed
+	}
+	if e.floor != j.floor || e.cursor != j.cursor || len(e.done)+len(e.ready)+len(e.deferred)+len(e.beyond) > 0 || e.surveyed > 0 {
 		dst = e.encode(dst)
 	}
 	l.settle()
@@ -60,7 +65,7 @@ func (l *Ledger) AppendJournal(dst []byte) []byte {
 func (l *Ledger) settle() {
 	j := &l.journal
 	j.floor, j.cursor, j.moved, j.rewrite = l.done.floor, l.cursor, j.moved[:0], false
-	j.excluded = false
+	j.excluded, j.told = false, false
 	if cap(j.moved) > keptRing {
 		j.moved, j.scratch = nil, entry{}
 	}
@@ -71,7 +76,10 @@ func (l *Ledger) settle() {
 // before it superfluous. AppendJournal is not told: what it has yet to say, it says.
 func (l *Ledger) AppendSnapshot(dst []byte) []byte {
 	e := entry{kind: kindSnapshot, floor: l.done.floor, cursor: l.cursor, beyond: l.beyond}
-	e.done = l.done.runs(nil, l.cursor)
+	if l.surveyed > l.cursor {
+		e.surveyed = l.surveyed
+	}
+	e.done = l.done.runs(nil, l.done.reach(l.cursor))
 	e.deferred = slices.Clone(l.deferred)
 	for p := range l.ready.all() {
 		if p.due == givenBack {
@@ -85,7 +93,7 @@ func (l *Ledger) AppendSnapshot(dst []byte) []byte {
 		return false
 	})
 	// Attempt 1 is what a restart takes for granted of what it hears nothing about.
-	e.ready = slices.DeleteFunc(e.ready, func(p parked) bool { return p.attempt == 1 })
+	e.ready = slices.DeleteFunc(e.ready, func(p parked) bool { return p.attempt == 1 && p.seq < l.cursor })
 	slices.SortFunc(e.ready, bySeq)
 	slices.SortFunc(e.deferred, byDue)
 	return e.encode(dst)
@@ -125,7 +133,8 @@ func (l *Ledger) Replay(b []byte) error {
 	for _, s := range e.beyond {
 		l.beyond = l.beyond.add(s.lo, s.hi)
 	}
-	l.moveTo(max(l.cursor, e.cursor))
+	l.surveyed = max(l.surveyed, e.surveyed)
+	l.moveTo(max(l.cursor, e.cursor, l.done.floor))
 	return nil
 }
 
@@ -137,29 +146,68 @@ func (l *Ledger) Replay(b []byte) error {
 func (l *Ledger) Recovered(end uint64) (discarded int) {
 	if l.cursor > end {
 		discarded = int(l.cursor - end)
-		l.done.truncate(end)
-		l.cursor = end
 	}
-	forgets := discarded > 0
-	if n := len(l.beyond); n > 0 && l.beyond[n-1].hi > end {
-		l.beyond = l.beyond.below(end)
-		forgets = true
-	}
+	// The log may come to have other messages where it has lost these.
+	l.journal.rewrite = l.truncate(end)
 	for seq := range l.Live(0, end) {
 		p, known := l.recovery[seq]
 		if !known {
 			p = parked{givenBack, seq, 1} // it was in flight
 		}
-		if p.due == givenBack {
-			l.ready.push(p)
-		} else {
-			l.deferred = append(l.deferred, p)
-		}
+		l.restore(p)
 	}
+	l.restoreAhead()
 	l.deferred.order()
 	l.recovery = nil
+	rewrite := l.journal.rewrite
 	l.settle()
-	// The log may come to have other messages where it has lost these.
-	l.journal.rewrite = forgets
+	l.journal.rewrite = rewrite
 	return discarded
+}
+
+// truncate forgets what is known of end and all above, and reports whether anything was.
+func (l *Ledger) truncate(end uint64) (forgets bool) {
+	reach := max(l.done.reach(l.cursor), l.surveyed)
+	for seq := range l.recovery {
+		reach = max(reach, seq+1)
+	}
+	if n := len(l.beyond); n > 0 {
+		reach = max(reach, l.beyond[n-1].hi)
+	}
+	if reach <= end {
+		return false
+	}
+	l.done.truncate(end)
+	l.cursor, l.surveyed = min(l.cursor, end), min(l.surveyed, end)
+	l.beyond = l.beyond.below(end)
+	maps.DeleteFunc(l.recovery, func(seq uint64, _ parked) bool { return seq >= end })
+	return true
+}
+
+// restore makes a message wait again. The heap is put in order afterwards.
+func (l *Ledger) restore(p parked) {
+	if p.due == givenBack {
+		l.ready.push(p)
+	} else {
+		l.deferred = append(l.deferred, p)
+	}
+}
+
+// restoreAhead restores what was taken ahead: of that the journal says all, because there
+// what it says nothing of is not delivered yet.
+func (l *Ledger) restoreAhead() {
+	for _, seq := range slices.Sorted(maps.Keys(l.recovery)) {
+		if seq >= l.cursor && !l.done.has(seq) && !l.beyond.has(seq) {
+			l.ahead.add(seq)
+			l.restore(l.recovery[seq])
+		}
+	}
+	for _, s := range l.done.runs(nil, l.done.reach(l.cursor)) {
+		for seq := max(s.lo, l.cursor); seq < s.hi; seq++ {
+			if !l.beyond.has(seq) {
+				l.ahead.add(seq)
+			}
+		}
+	}
+	l.moveTo(l.cursor)
 }

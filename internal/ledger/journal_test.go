@@ -36,7 +36,7 @@ func full() *Ledger {
 func TestTheBytesOfAnEntry(t *testing.T) {
 	want := func(kind string) string {
 		return strings.Join([]string{
-			"01", hex.EncodeToString([]byte(kind)), "0a", "0c", // floor 10, cursor 22
+			"02", hex.EncodeToString([]byte(kind)), "0a", "0c", // floor 10, cursor 22
 			"02", "0102", "0205", // done: 11 and 12, and 15 to 19
 			"02", "0302", "0802", // ready again or in flight after two attempts: 13 and 21
 			"02", "ac020a00", "bc050401", // deferred: 20 until 300, 14 until 1000
@@ -49,6 +49,33 @@ func TestTheBytesOfAnEntry(t *testing.T) {
 	if got := hex.EncodeToString(l.AppendJournal(nil)); got != want("j") {
 		t.Errorf("journal\n%s, want\n%s", got, want("j"))
 	}
+	// Ahead of the cursor: 25 is deferred, 27 ready again, 28 done. 30 is excluded.
+	takeAhead(l)
+	tail := strings.Join([]string{
+		"03", "0102", "0205", "0801", // done: also 28
+		"03", "0303", "0802", "0601", // ready: also 27
+		"03", "ac020a00", "640f00", "d8040401", // deferred: also 25 until 400
+		"01", "0801", "28", // excluded: 30; surveyed up to 40
+	}, "")
+	if got, want := hex.EncodeToString(l.AppendSnapshot(nil)), "0273"+"0a0c"+tail; got != want {
+		t.Errorf("snapshot\n%s, want\n%s", got, want)
+	}
+	if got, want := restarted(t, 100, l.AppendSnapshot(nil)).AppendSnapshot(nil), l.AppendSnapshot(nil); !bytes.Equal(got, want) {
+		t.Errorf("after a restart\n%x, want\n%x", got, want)
+	}
+}
+
+func takeAhead(l *Ledger) {
+	l.DeferAhead(25, 400)
+	l.DeferAhead(27, 0)
+	l.DeferAhead(28, 0)
+	l.Survey(40)
+	for range 3 {
+		l.Redeliver(10, 100, 1)
+	}
+	l.Ack(28, 1)
+	l.Nack(27, 1, 10, 0)
+	l.Exclude(30, 31)
 }
 
 func TestARestartDeliversAgainWhatWasNotAcked(t *testing.T) {
@@ -210,25 +237,27 @@ func TestABadEntryIsRefusedAndChangesNothing(t *testing.T) {
 		bytes string // in hexadecimal
 		want  error
 	}{
-		"nothing":                      {"", ErrCorrupt},
-		"no kind":                      {"01", ErrCorrupt},
-		"a newer version":              {"02" + hex.EncodeToString(good)[2:], ErrVersion},
-		"version 0":                    {"00" + hex.EncodeToString(good)[2:], ErrCorrupt},
-		"an unknown kind":              {"0178" + hex.EncodeToString(good)[4:], ErrCorrupt},
-		"cut off":                      {hex.EncodeToString(good[:len(good)-1]), ErrCorrupt},
-		"a byte too many":              {hex.EncodeToString(good) + "00", ErrCorrupt},
-		"a cursor beyond all numbers":  {"016a" + "02" + "ffffffffffffffff7f" + "000000", ErrCorrupt},
-		"a number that does not end":   {"016a" + "ffffffffffffffffffff01" + "00000000", ErrCorrupt},
-		"a run up to the cursor":       {"016a" + "0104" + "010301" + "0000", nil},
-		"a run beyond the cursor":      {"016a" + "0104" + "010302" + "0000", ErrCorrupt},
-		"an empty run":                 {"016a" + "0104" + "010100" + "0000", ErrCorrupt},
-		"a run at the floor":           {"016a" + "0104" + "010001" + "0000", ErrCorrupt},
-		"two runs that touch":          {"016a" + "0109" + "0201010001" + "0000", ErrCorrupt},
-		"ready at the cursor":          {"016a" + "0104" + "00" + "010401" + "00", ErrCorrupt},
-		"ready twice":                  {"016a" + "0104" + "00" + "0201010001" + "00", ErrCorrupt},
-		"deferred at the cursor":       {"016a" + "0104" + "00" + "00" + "01050401", ErrCorrupt},
-		"deferred, not in their order": {"016a" + "0104" + "00" + "00" + "02050101" + "ffffffffffffffffff010201", ErrCorrupt},
-		"more items than bytes":        {"016a" + "0104" + "ffffffff0f" + "0000", ErrCorrupt},
+		"nothing":                       {"", ErrCorrupt},
+		"no kind":                       {"01", ErrCorrupt},
+		"a newer version":               {"03" + hex.EncodeToString(good)[2:], ErrVersion},
+		"version 0":                     {"00" + hex.EncodeToString(good)[2:], ErrCorrupt},
+		"an unknown kind":               {"0178" + hex.EncodeToString(good)[4:], ErrCorrupt},
+		"cut off":                       {hex.EncodeToString(good[:len(good)-1]), ErrCorrupt},
+		"the first version":             {"01" + hex.EncodeToString(good)[2:], nil},
+		"a byte too many":               {hex.EncodeToString(good) + "000000", ErrCorrupt},
+		"an excluded run at the cursor": {hex.EncodeToString(good) + "010001", ErrCorrupt},
+		"a cursor beyond all numbers":   {"016a" + "02" + "ffffffffffffffff7f" + "000000", ErrCorrupt},
+		"a number that does not end":    {"016a" + "ffffffffffffffffffff01" + "00000000", ErrCorrupt},
+		"a run up to the cursor":        {"016a" + "0104" + "010301" + "0000", nil},
+		"a run with the cursor":         {"016a" + "0104" + "010302" + "0000", ErrCorrupt},
+		"an empty run":                  {"016a" + "0104" + "010100" + "0000", ErrCorrupt},
+		"a run at the floor":            {"016a" + "0104" + "010001" + "0000", ErrCorrupt},
+		"two runs that touch":           {"016a" + "0109" + "0201010001" + "0000", ErrCorrupt},
+		"ready at the cursor":           {"016a" + "0104" + "00" + "010401" + "00", ErrCorrupt},
+		"ready twice":                   {"016a" + "0104" + "00" + "0201010001" + "00", ErrCorrupt},
+		"deferred at the cursor":        {"016a" + "0104" + "00" + "00" + "01050401", ErrCorrupt},
+		"deferred, not in their order":  {"016a" + "0104" + "00" + "00" + "02050101" + "ffffffffffffffffff010201", ErrCorrupt},
+		"more items than bytes":         {"016a" + "0104" + "ffffffff0f" + "0000", ErrCorrupt},
 	} {
 		b, err := hex.DecodeString(test.bytes)
 		if err != nil {
@@ -254,7 +283,11 @@ func seeds() [][]byte {
 			many.Ack(seq, 1)
 		}
 	}
+	ahead := full()
+	takeAhead(ahead)
 	return [][]byte{
+		ahead.AppendSnapshot(nil),
+		ahead.AppendJournal(nil),
 		New(1).AppendSnapshot(nil),
 		l.AppendSnapshot(nil),
 		l.AppendJournal(nil),
@@ -289,6 +322,13 @@ func FuzzReplay(f *testing.F) {
 			t.Fatalf("floor %d, cursor %d, end %d", l.Floor(), l.Cursor(), end)
 		}
 		counts, live := l.Counts(), l.LiveCount(0, end)
+		for _, s := range l.ahead.runs(0, end) {
+			for seq := s.lo; seq < s.hi; seq++ {
+				if !l.done.has(seq) {
+					live++
+				}
+			}
+		}
 		if counts.Ready+counts.Deferred != live {
 			t.Fatalf("%+v of %d that are live", counts, live)
 		}

@@ -11,6 +11,8 @@ import (
 type Ledger struct {
 	cursor   uint64
 	beyond   spans // above the cursor, and done
+	ahead    set   // above the cursor, and in any state; see DeferAhead
+	surveyed uint64
 	done     doneSet
 	leases   leases
 	ready    queue
@@ -36,7 +38,8 @@ func New(at uint64) *Ledger {
 // Floor is the first sequence number that is not done; Cursor if there is none.
 func (l *Ledger) Floor() uint64 { return l.done.floor }
 
-// Cursor is the first sequence number that was never delivered from the log.
+// Cursor is the first sequence number that was never delivered from the log. What
+// DeferAhead has taken lies at or above it and may have been delivered.
 func (l *Ledger) Cursor() uint64 { return l.cursor }
 
 // Deliver puts seq, the log's next message at or after the cursor, in flight for
@@ -65,16 +68,17 @@ func (l *Ledger) Defer(seq uint64, due int64) {
 // pass moves the cursor over holes.
 func (l *Ledger) pass(seq uint64) {
 	if !l.Wanted(seq) {
-		panic(fmt.Sprintf("ledger: message %d is before the cursor, %d, or excluded", seq, l.cursor))
+		panic(fmt.Sprintf("ledger: message %d is before the cursor, %d, or not wanted any more", seq, l.cursor))
 	}
 	l.Skip(seq)
 }
 
 // Skip moves the cursor to the sequence number to, if it is not there yet. What it
-// passes over is done: holes, damaged records, messages that the channel does not want.
+// passes over is done: holes, damaged records, messages that the channel does not want;
+// but not what DeferAhead has taken.
 func (l *Ledger) Skip(to uint64) {
 	if to > l.cursor {
-		l.done.addRange(l.cursor, to)
+		l.passOver(to)
 		l.moveTo(to)
 	}
 }
@@ -260,7 +264,8 @@ func (l *Ledger) Counts() Counts {
 }
 
 // Done reports whether all of [lo, hi) is done, so that the log need not keep it. What
-// is at or above the cursor is not, even if it is a hole, unless it was excluded.
+// is at or above the cursor is not, even if it is a hole or was taken ahead and acked,
+// unless it was excluded.
 func (l *Ledger) Done(lo, hi uint64) bool {
 	if hi <= l.done.floor || lo >= hi {
 		return true

@@ -18,6 +18,7 @@ type machine struct {
 	now int64
 
 	start   uint64
+	told    bool // DeferAhead has taken something since the last entry
 	entries [][]byte
 	stored  []model // the model when the entry of the same index was made
 }
@@ -31,6 +32,7 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 					"":          c.check,
 					"deliver":   c.deliver,
 					"defer":     c.deferNext,
+					"survey":    c.survey,
 					"skip":      c.skip,
 					"redeliver": c.redeliver,
 					"ack":       c.ack,
@@ -66,7 +68,7 @@ func (c *machine) deliver(t *rapid.T) {
 	lease := rapid.Int64Range(-5, 200).Draw(t, "lease")
 	for range rapid.SampledFrom([]int{1, 1, 5, 200, 3000}).Draw(t, "n") {
 		seq = max(seq, c.m.cursor)
-		for c.m.beyond[seq] {
+		for !c.m.wanted(seq) {
 			seq++
 		}
 		deadline, owner := c.now+lease+int64(seq%7), uint32(seq%3)
@@ -81,13 +83,37 @@ func (c *machine) deliver(t *rapid.T) {
 
 func (c *machine) deferNext(t *rapid.T) {
 	seq := c.m.cursor + gaps.Draw(t, "gap")
-	for c.m.beyond[seq] {
+	for !c.m.wanted(seq) {
 		seq++
 	}
 	due := c.now + rapid.Int64Range(-50, 200).Draw(t, "delay")
 	c.l.Defer(seq, due)
 	c.m.deferUntil(seq, 0, due)
 	c.m.moveTo(seq + 1)
+}
+
+// survey tells of some messages beyond the cursor, which may not be wanted any more, and
+// goes on where it was the last time.
+func (c *machine) survey(t *rapid.T) {
+	seq := max(c.l.Surveyed(), 5) - rapid.Uint64Range(0, 5).Draw(t, "again")
+	step := rapid.SampledFrom([]uint64{1, 1, 1, 2, 64, 1000}).Draw(t, "step")
+	delay := rapid.Int64Range(-50, 200).Draw(t, "delay")
+	for range rapid.SampledFrom([]int{0, 1, 1, 5, 70, 2000 / int(step)}).Draw(t, "n") {
+		seq += step
+		due := c.now + delay + int64(seq*31%97)
+		wanted := c.m.wanted(seq)
+		if got := c.l.DeferAhead(seq, due); got != wanted {
+			t.Fatalf("DeferAhead(%d): %v", seq, got)
+		}
+		if wanted {
+			c.told = true
+			c.m.ahead[seq] = true
+			c.m.deferUntil(seq, 0, due)
+			c.m.moveTo(c.m.cursor)
+		}
+	}
+	c.l.Survey(seq + 1)
+	c.m.surveyed = max(c.m.surveyed, seq+1)
 }
 
 func (c *machine) skip(t *rapid.T) {
@@ -247,10 +273,7 @@ func (c *machine) exclude(t *rapid.T) {
 	lo := c.m.floor() + gaps.Draw(t, "from")
 	hi := lo + rapid.Uint64Range(0, 9000).Draw(t, "len")
 	c.l.Exclude(lo, hi)
-	for seq := max(lo, c.m.cursor); seq < hi; seq++ {
-		c.m.beyond[seq] = true
-	}
-	c.m.moveTo(c.m.cursor)
+	c.m.exclude(lo, hi)
 }
 
 // rewind goes back a little or far, also behind the start and the floor.
@@ -272,6 +295,7 @@ func (c *machine) rewind(t *rapid.T) {
 		t.Fatalf("what was to be stored of the rewinding is %x, a snapshot after it %x", stored, now)
 	}
 	c.m.rewind(to)
+	c.told = false
 }
 
 func (c *machine) ranges(t *rapid.T) {
@@ -279,7 +303,7 @@ func (c *machine) ranges(t *rapid.T) {
 	hi := lo + rapid.Uint64Range(0, 9000).Draw(t, "len")
 	var live []uint64
 	for _, seq := range slices.Sorted(maps.Keys(c.m.live)) {
-		if lo <= seq && seq < hi {
+		if lo <= seq && seq < min(hi, c.m.cursor) {
 			live = append(live, seq)
 		}
 	}
@@ -292,7 +316,7 @@ func (c *machine) ranges(t *rapid.T) {
 	want := len(live) == 0
 	for seq := max(lo, c.m.cursor); seq < hi; seq++ {
 		want = want && c.m.beyond[seq]
-		if c.l.Wanted(seq) == c.m.beyond[seq] {
+		if c.l.Wanted(seq) != c.m.wanted(seq) {
 			t.Fatalf("Wanted(%d): %v", seq, c.l.Wanted(seq))
 		}
 	}
@@ -305,6 +329,10 @@ func (c *machine) journal(t *rapid.T) {
 	b := c.l.AppendJournal([]byte("before"))
 	if string(b[:6]) != "before" {
 		t.Fatalf("AppendJournal wrote over what was there: %q", b)
+	}
+	if c.told {
+		c.m.said = max(c.m.said, c.m.surveyed)
+		c.told = false
 	}
 	if b = b[6:]; len(b) > 0 {
 		c.entries, c.stored = append(c.entries, b), append(c.stored, c.m.clone())
@@ -325,6 +353,7 @@ func (c *machine) lastStored() model {
 }
 
 func (c *machine) snapshot(*rapid.T) {
+	c.m.said = max(c.m.said, c.m.surveyed)
 	c.entries, c.stored = append(c.entries, c.l.AppendSnapshot(nil)), append(c.stored, c.m.clone())
 }
 
@@ -340,7 +369,7 @@ func (c *machine) crash(t *rapid.T) {
 		}
 	}
 	stored := c.lastStored()
-	end := stored.cursor + 30_000
+	end := max(stored.cursor, stored.surveyed) + 30_000
 	if rapid.IntRange(0, 3).Draw(t, "log lost") == 0 {
 		end = rapid.Uint64Range(0, stored.cursor).Draw(t, "end")
 	}
@@ -349,7 +378,12 @@ func (c *machine) crash(t *rapid.T) {
 		t.Fatalf("Recovered(%d) discarded %d, want %d", end, discarded, want)
 	}
 	c.m = stored.recovered(end)
-	if discarded == 0 && len(c.m.beyond) == len(stored.beyond) {
+	if got, least, most := c.l.Surveyed(), max(min(stored.said, end), c.m.cursor), max(stored.surveyed, c.m.cursor); got < least || got > most {
+		t.Fatalf("surveyed to %d, want %d to %d", got, least, most)
+	}
+	c.m.surveyed, c.told = c.l.Surveyed(), false
+	c.m.said = c.m.surveyed
+	if end >= stored.cursor+30_000 {
 		if b := c.l.AppendJournal(nil); len(b) > 0 {
 			t.Fatalf("an entry after a restart when nothing changed: %x", b)
 		}
@@ -386,9 +420,14 @@ func (c *machine) check(t *rapid.T) {
 			t.Fatalf("NextDeadline %d, but %d has one at %d", got, seq, deadline)
 		}
 	}
-	if got, want := slices.Collect(c.l.Live(0, math.MaxUint64)), slices.Sorted(maps.Keys(c.m.live)); !slices.Equal(got, want) {
-		t.Fatalf("Live: %v, want %v", got, want)
+	below := slices.DeleteFunc(slices.Sorted(maps.Keys(c.m.live)), func(seq uint64) bool { return seq >= c.m.cursor })
+	if got := slices.Collect(c.l.Live(0, math.MaxUint64)); !slices.Equal(got, below) {
+		t.Fatalf("Live: %v, want %v", got, below)
 	}
+	if got, want := c.l.Ahead(), len(c.m.ahead); got != want {
+		t.Fatalf("Ahead %d, want %d", got, want)
+	}
+	checkSet(t, &c.l.ahead)
 	c.checkLook(t)
 	checkDoneSet(t, &c.l.done)
 }
@@ -412,12 +451,29 @@ func (c *machine) lookAt(t *rapid.T, seqs []uint64) {
 			want = Status{Deferred, msg.attempt, msg.due}
 		case live:
 			want = Status{Ready, msg.attempt, 0}
-		case seqs[i] >= c.m.cursor && !c.m.beyond[seqs[i]]:
+		case c.m.wanted(seqs[i]):
 			want = Status{State: NotDelivered}
 		}
 		if got != want {
 			t.Fatalf("message %d looks like %+v, want %+v", seqs[i], got, want)
 		}
+	}
+}
+
+func checkSet(t *rapid.T, s *set) {
+	count := 0
+	for i, b := range s.blocks {
+		ones := 0
+		for _, word := range b.bits {
+			ones += bits.OnesCount64(word)
+		}
+		if b.index != i || b.count != ones || ones == 0 {
+			t.Fatalf("block %d of index %d counts %d of %d", i, b.index, b.count, ones)
+		}
+		count += ones
+	}
+	if s.count != count {
+		t.Fatalf("the set counts %d of %d", s.count, count)
 	}
 }
 

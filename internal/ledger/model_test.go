@@ -10,9 +10,13 @@ import (
 // which order those that are ready again became so.
 type model struct {
 	cursor uint64
-	live   map[uint64]message // all below the cursor that are not done
+	live   map[uint64]message // all that are not done, below the cursor or taken ahead
 	ready  []uint64
 	beyond map[uint64]bool // excluded, above the cursor
+	ahead  map[uint64]bool // taken ahead, above the cursor, done or not
+
+	surveyed uint64
+	said     uint64 // what the journal says of it
 }
 
 type message struct {
@@ -27,16 +31,34 @@ type message struct {
 }
 
 func newModel(at uint64) model {
-	return model{cursor: at, live: map[uint64]message{}, beyond: map[uint64]bool{}}
+	return model{cursor: at, live: map[uint64]message{}, beyond: map[uint64]bool{}, ahead: map[uint64]bool{}}
 }
 
-// moveTo moves the cursor, one by one over what is excluded there.
+// moveTo moves the cursor, one by one over what is excluded or taken ahead there.
 func (m *model) moveTo(cursor uint64) {
 	m.cursor = cursor
-	for m.beyond[m.cursor] {
+	for !m.wanted(m.cursor) {
 		m.cursor++
 	}
-	maps.DeleteFunc(m.beyond, func(seq uint64, _ bool) bool { return seq < m.cursor })
+	passed := func(seq uint64, _ bool) bool { return seq < m.cursor }
+	maps.DeleteFunc(m.beyond, passed)
+	maps.DeleteFunc(m.ahead, passed)
+}
+
+func (m *model) wanted(seq uint64) bool {
+	return seq >= m.cursor && !m.beyond[seq] && !m.ahead[seq]
+}
+
+func (m *model) exclude(lo, hi uint64) {
+	for seq := max(lo, m.cursor); seq < hi; seq++ {
+		m.beyond[seq] = true
+		if m.ahead[seq] {
+			delete(m.ahead, seq)
+			delete(m.live, seq)
+		}
+	}
+	m.ready = slices.DeleteFunc(m.ready, func(seq uint64) bool { _, there := m.live[seq]; return !there })
+	m.moveTo(m.cursor)
 }
 
 func (m *model) floor() uint64 {
@@ -98,16 +120,21 @@ func (m *model) rewind(to uint64) {
 	m.ready = slices.DeleteFunc(m.ready, func(seq uint64) bool { return seq >= to })
 	m.cursor = to
 	clear(m.beyond)
+	clear(m.ahead)
+	m.surveyed, m.said = min(m.surveyed, to), min(m.said, to)
 }
 
 // clone is the model as the journal would have it now.
 func (m *model) clone() model {
-	return model{cursor: m.cursor, live: maps.Clone(m.live), beyond: maps.Clone(m.beyond)}
+	return model{
+		cursor: m.cursor, live: maps.Clone(m.live), beyond: maps.Clone(m.beyond),
+		ahead: maps.Clone(m.ahead), surveyed: m.surveyed, said: m.said,
+	}
 }
 
 // saysLike reports whether a restart makes the same of both.
 func (m *model) saysLike(other *model) bool {
-	return m.cursor == other.cursor && maps.Equal(m.beyond, other.beyond) && maps.EqualFunc(m.live, other.live, func(a, b message) bool { return a.said == b.said })
+	return m.cursor == other.cursor && maps.Equal(m.beyond, other.beyond) && maps.Equal(m.ahead, other.ahead) && maps.EqualFunc(m.live, other.live, func(a, b message) bool { return a.said == b.said })
 }
 
 // recovered is what a restart makes of a clone when the log ends at end.
@@ -116,6 +143,11 @@ func (m *model) recovered(end uint64) model {
 	for seq := range m.beyond {
 		if seq < end {
 			after.beyond[seq] = true
+		}
+	}
+	for seq := range m.ahead {
+		if seq < end {
+			after.ahead[seq] = true
 		}
 	}
 	for _, seq := range slices.Sorted(maps.Keys(m.live)) {

@@ -4,7 +4,7 @@ import "fmt"
 
 // Rewind makes all messages from the sequence number to on what they were before the
 // cursor came to them: not delivered, whatever their state was, those too that were
-// emptied or excluded. The cursor is to afterwards. Leases there are not held any more;
+// emptied, excluded or taken ahead. The cursor is to afterwards, and Surveyed. Leases there are not held any more;
 // the owner of each is told to lost, if that is not nil, which must not call the ledger.
 // What is below to stays as it is. It panics when to is above the cursor.
 //
@@ -16,7 +16,8 @@ func (l *Ledger) Rewind(to uint64, lost func(owner uint32)) {
 		panic(fmt.Sprintf("ledger: rewind to %d, and the cursor is %d", to, l.cursor))
 	}
 	l.done.truncate(to)
-	l.cursor, l.beyond = to, nil
+	l.cursor, l.beyond, l.ahead = to, nil, set{}
+	l.surveyed = min(l.surveyed, to)
 	l.leases.sweep(func(seq uint64, held lease) bool {
 		if seq < to {
 			return false
