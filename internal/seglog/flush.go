@@ -161,11 +161,7 @@ func (f *flush) finish(c *Committer) {
 // announce tells the log's owner what is visible, also when this round had no part in
 // that: whoever made it so may not have come to tell it yet, and no Commit may return
 // before it is told. The caller has no turn.
-func (f *flush) announce() {
-	if f.log.opts.OnCommit != nil {
-		f.log.opts.OnCommit(f.end)
-	}
-}
+func (f *flush) announce() { f.log.tell(f.end) }
 
 // appendFull lists the blocks that are wholly committed and that nothing more will be
 // appended to, those that it has not listed before.
@@ -197,6 +193,7 @@ func (l *Log) takeBack(err error) []*segment {
 	} else if l.visible < l.next {
 		l.voids = append(l.voids, void{l.visible, l.next, err})
 	}
+	l.cutDeferred()
 	cut := append([]*segment(nil), l.pending()...)
 	for _, s := range cut {
 		s.cut()
@@ -215,6 +212,7 @@ func (s *segment) cut() {
 	for len(s.marks) > 0 && s.marks[len(s.marks)-1].offset >= s.size {
 		s.marks = s.marks[:len(s.marks)-1]
 	}
+	s.cutDeferred()
 	for n := len(s.blocks); n > 0; n-- {
 		if b := s.blocks[n-1]; b.offset < s.size {
 			b.buf = b.buf[:min(int64(len(b.buf)), s.size-b.offset)]

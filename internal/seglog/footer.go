@@ -7,14 +7,16 @@ import (
 
 // A footer follows the last record, where the length of a record would be:
 //
-//	┌────────────┬───────┬──────┬──────┬─────────┬───────┬──────┬───────┬─────────────────┐
-//	│ 0xFFFFFFFF │ zero  │ salt │ base │ next    │ first │ last │ count │ marks …         │
-//	│ u32        │ u32   │ u64  │ u64  │ seq u64 │ time  │ time │ u64   │ 3 uvarints each │
-//	└────────────┴───────┴──────┴──────┴─────────┴───────┴──────┴───────┴─────────────────┘
+//	┌────────────┬───────┬──────┬──────┬─────────┬───────┬──────┬───────┬───────┬─────────────────┬──────────────┐
+//	│ 0xFFFFFFFF │ zero  │ salt │ base │ next    │ first │ last │ count │ marks │ marks …         │ deferred …   │
+//	│ u32        │ u32   │ u64  │ u64  │ seq u64 │ time  │ time │ u64   │ u64   │ 3 uvarints each │ n+1 uvarints │
+//	└────────────┴───────┴──────┴──────┴─────────┴───────┴──────┴───────┴───────┴─────────────────┴──────────────┘
 //
 // A mark says where a record stands, one every markEvery bytes: the differences of
-// sequence number, offset, and count of records before it, from the mark before. The
-// trailer ends the file:
+// sequence number, offset, and count of records before it, from the mark before. Then come
+// a number n, and the indices of the n marks behind which, and before the next, stand
+// records with a due time: each as the difference from the one before. These are left out
+// when there are none. The trailer ends the file:
 //
 //	┌───────────────┬───────────────┬─────────────────┬──────────┐
 //	│ footer offset │ footer length │ crc of all that │ "mr-foot"│
@@ -45,6 +47,7 @@ type footer struct {
 	lastTime  int64
 	count     int64 // records
 	marks     []mark
+	deferred  []int // see deferrals: indices of marks, ascending
 	end       int64 // where the records end; in the file, the footer's offset
 }
 
@@ -64,6 +67,7 @@ func appendFooter(b []byte, f *footer) []byte {
 		b = binary.AppendUvarint(b, uint64(m.count-last.count))   //nolint:gosec // marks ascend
 		last = m
 	}
+	b = f.appendDeferred(b)
 	length := len(b) - start
 	b = le.AppendUint64(b, uint64(f.end))  //nolint:gosec // offsets are not negative
 	b = le.AppendUint32(b, uint32(length)) //nolint:gosec // bounded by the segment's size
@@ -136,5 +140,5 @@ func (f *footer) parseMarks(b []byte, n uint64) error {
 		f.marks = append(f.marks, next)
 		m = next
 	}
-	return nil
+	return f.parseDeferred(b)
 }

@@ -43,7 +43,7 @@ func (l *Log) Hollow(base uint64) error {
 		return nil
 	}
 	s.size, s.committed, s.count = headersSize, headersSize, 0
-	s.marks, s.blocks = nil, nil
+	s.marks, s.deferred, s.blocks = nil, nil, nil
 	footer := s.footer()
 	l.mu.Unlock()
 	if l.opts.FS == nil {

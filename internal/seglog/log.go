@@ -64,6 +64,8 @@ type Log struct {
 	voids    []void     // what was taken back after failed writes, ascending
 	closed   bool
 
+	deferrals deferrals
+
 	joined *round // the latest round it was entered into; the committer's lock guards it
 }
 
@@ -101,8 +103,8 @@ type Ticket struct {
 // messages in has a limit far below.
 func (l *Log) Append(now int64, n int, entry func(i int) Entry) (Ticket, error) {
 	t, err := l.append(now, n, entry)
-	if l.opts.FS == nil && l.opts.OnCommit != nil && t.First < t.End {
-		l.opts.OnCommit(t.End)
+	if l.opts.FS == nil && t.First < t.End {
+		l.tell(t.End)
 	}
 	return t, err
 }
@@ -168,6 +170,9 @@ func (l *Log) put(r *Record, size int) {
 	b.buf = b.buf[:at+size]
 	putRecord(b.buf[at:], r, s.salt, s.size)
 	s.note(r, int64(size))
+	if r.Due != 0 {
+		l.noteDeferred(r)
+	}
 	l.next = s.next
 }
 

@@ -70,6 +70,7 @@ func Open(opts Options) (*Log, error) {
 	}
 	slices.Reverse(l.segments)
 	l.visible = l.next
+	l.startDeferred()
 	return l, nil
 }
 
@@ -178,7 +179,7 @@ func readFooter(file vfs.File, size int64) (*footer, error) {
 func segmentOf(f *footer) *segment {
 	return &segment{
 		header: f.header, next: f.next, visible: f.next, size: f.end, committed: f.end,
-		count: f.count, firstTime: f.firstTime, lastTime: f.lastTime, marks: f.marks,
+		count: f.count, firstTime: f.firstTime, lastTime: f.lastTime, marks: f.marks, deferred: f.deferred,
 		sealed: true, footed: true,
 	}
 }

@@ -19,6 +19,7 @@ type segment struct {
 	firstTime int64
 	lastTime  int64
 	marks     []mark
+	deferred  []int         // see deferrals: indices of marks, ascending
 	blocks    []*block      // ascending, contiguous, ending at size; the older ones may be gone
 	sealed    bool          // takes no more records
 	file      vfs.File      // open while the segment may be written to; nil in memory
@@ -58,7 +59,7 @@ func (s *segment) begun() bool { return s.committed > headersSize || s.footed }
 func (s *segment) footer() *footer {
 	return &footer{
 		header: s.header, next: s.next, firstTime: s.firstTime, lastTime: s.lastTime,
-		count: s.count, marks: s.marks, end: s.size,
+		count: s.count, marks: s.marks, deferred: s.deferred, end: s.size,
 	}
 }
 
@@ -66,6 +67,9 @@ func (s *segment) footer() *footer {
 func (s *segment) note(r *Record, n int64) {
 	if len(s.marks) == 0 || s.size-s.marks[len(s.marks)-1].offset >= markEvery {
 		s.marks = append(s.marks, mark{seq: r.Seq, offset: s.size, count: s.count})
+	}
+	if r.Due != 0 {
+		s.noteDeferred()
 	}
 	if s.count == 0 {
 		s.firstTime = r.Time
