@@ -88,8 +88,10 @@ func (t *Topic) loadChannels() error {
 		t.released = end
 	}
 	for _, ch := range t.channels {
+		ch.mu.Lock() // what is overdue rings at once
 		ch.limit = max(t.released, ch.ledger.Cursor())
 		ch.arm(t.broker.now())
+		ch.mu.Unlock()
 	}
 	t.start()
 	return nil
