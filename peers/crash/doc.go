@@ -1,4 +1,5 @@
 // Package crash holds only a test: it kills "millrace serve" with SIGKILL under load, again
-// and again, and looks for what was acknowledged and never came, and for what came and
-// was never published. For more kills: go test ./crash -kills 500
+// and again, and looks for what was acknowledged and never came, what came and was never
+// published, what came again long after it was finished, and what was created, paused or
+// deleted and is not so. For more kills: go test ./crash -kills 500
 package crash

@@ -1,12 +1,13 @@
 package crash
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,247 +17,238 @@ import (
 // load publishes and consumes while the broker comes and goes. Publishers go on with the
 // next message when one was not acknowledged: that one may come or not.
 type load struct {
-	tcp, http  string
-	stop       chan struct{}
-	publishing sync.WaitGroup
-	consumers  []*nsq.Consumer
-	deliveries atomic.Int64
-
-	mu        sync.Mutex                 // guards what follows
-	published map[string]bool            // whether it was acknowledged
-	came      map[string]map[string]bool // by channel
-	acked     int
+	t         *testing.T
+	tcp, http string
+	book      *book
+	publish   context.Context
+	consume   context.Context
+	stop      [2]func()
+	running   [2]sync.WaitGroup // publishers, consumers
 }
 
-// The channels: of one, all that comes is finished; of another some is given back, now
-// and for later; the third has no consumer until the end.
+// The channels: of one, all that comes is finished; of another some is given back, now,
+// for later, and for so long that it must not come again; the third has no consumer until
+// the end.
 const (
 	finishing = "finishing"
 	returning = "returning"
 	waiting   = "waiting"
 )
 
-const (
-	topic     = "t"
-	batchSize = 20
+var (
+	topics   = []string{"a", "b"}
+	channels = []string{finishing, returning, waiting}
 )
 
-func newLoad(tcp, http string) *load {
-	l := &load{
-		tcp: tcp, http: "http://" + http, stop: make(chan struct{}),
-		published: make(map[string]bool), came: make(map[string]map[string]bool),
-	}
-	for _, channel := range []string{finishing, returning, waiting} {
-		l.came[channel] = make(map[string]bool)
-	}
+const (
+	batchSize = 20
+	forLong   = time.Hour
+)
+
+func newLoad(t *testing.T, tcp, http string) *load {
+	l := &load{t: t, tcp: tcp, http: "http://" + http, book: newBook()}
+	l.publish, l.stop[0] = context.WithCancel(t.Context())
+	l.consume, l.stop[1] = context.WithCancel(t.Context())
 	return l
 }
 
 // start makes the channels, and starts publishers and consumers.
-func (l *load) start(t *testing.T) {
-	t.Helper()
-	for _, path := range []string{
-		"/topic/create?topic=" + topic, "/channel/create?topic=" + topic + "&channel=" + finishing,
-		"/channel/create?topic=" + topic + "&channel=" + returning, "/channel/create?topic=" + topic + "&channel=" + waiting,
-	} {
-		if err := l.post(path, ""); err != nil {
-			t.Fatal(err)
+func (l *load) start() {
+	l.t.Helper()
+	for _, topic := range topics {
+		l.must(l.post("/topic/create?topic="+topic, ""))
+		for _, channel := range channels {
+			l.must(l.post("/channel/create?topic="+topic+"&channel="+channel, ""))
 		}
 	}
-	for i := range 3 {
-		l.produce(fmt.Sprintf("batch%d", i), batchSize, func(p *nsq.Producer, bodies []string) error {
-			return p.MultiPublish(topic, asBytes(bodies))
+	for _, topic := range topics {
+		for i := range 2 {
+			l.produce(fmt.Sprintf("%s/batch%d", topic, i), batchSize, func(_ int, bodies []string) *nsq.Command {
+				cmd, err := nsq.MultiPublish(topic, asBytes(bodies))
+				l.must(err)
+				return cmd
+			})
+		}
+		l.produce(topic+"/single", 1, func(_ int, bodies []string) *nsq.Command { return nsq.Publish(topic, []byte(bodies[0])) })
+		l.produce(topic+"/late", 1, func(n int, bodies []string) *nsq.Command {
+			delay := 50 * time.Millisecond
+			if isFar(n) {
+				delay = forLong
+			}
+			return nsq.DeferredPublish(topic, delay, []byte(bodies[0]))
 		})
-	}
-	l.produce("single", 1, func(p *nsq.Producer, bodies []string) error { return p.Publish(topic, []byte(bodies[0])) })
-	l.produce("late", 1, func(p *nsq.Producer, bodies []string) error {
-		return p.DeferredPublish(topic, 100*time.Millisecond, []byte(bodies[0]))
-	})
-	l.publishing.Go(func() {
-		l.publish("web", batchSize, func(bodies []string) error { return l.post("/mpub?topic="+topic, strings.Join(bodies, "\n")) })
-	})
-	l.consume(t, finishing, func(*nsq.Message) {})
-	l.consume(t, returning, func(m *nsq.Message) {
-		switch {
-		case m.Attempts > 2:
-		case m.Timestamp%7 == 0:
-			m.RequeueWithoutBackoff(0)
-		case m.Timestamp%11 == 0:
-			m.RequeueWithoutBackoff(50 * time.Millisecond)
+		l.running[0].Go(func() {
+			l.publishAll(topic+"/web", batchSize, func(_ int, bodies []string) error {
+				return l.post("/mpub?topic="+topic, strings.Join(bodies, "\n"))
+			})
+		})
+		for range 2 {
+			l.subscribe(topic, finishing)
+			l.subscribe(topic, returning)
 		}
-	})
+	}
 }
 
-// produce publishes by go-nsq, by a new producer after each that has failed: go-nsq races
-// with itself when it connects again.
-func (l *load) produce(name string, size int, send func(*nsq.Producer, []string) error) {
-	l.publishing.Go(func() {
-		var p *nsq.Producer
-		l.publish(name, size, func(bodies []string) (err error) {
-			if p == nil {
-				if p, err = nsq.NewProducer(l.tcp, l.settings()); err != nil {
+func (l *load) must(err error) {
+	l.t.Helper()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// isFar says whether the n-th message that is published for later is so for long.
+func isFar(n int) bool { return n%4 == 0 }
+
+// produce publishes over a connection, and a new one after each that has failed.
+func (l *load) produce(name string, size int, command func(n int, bodies []string) *nsq.Command) {
+	l.running[0].Go(func() {
+		var c *client
+		l.publishAll(name, size, func(n int, bodies []string) (err error) {
+			if c == nil {
+				if c, err = dial(l.tcp); err != nil {
+					c = nil
 					return err
 				}
-				p.SetLogger(silence{}, nsq.LogLevelMax)
 			}
-			if err = send(p, bodies); err != nil {
-				p.Stop()
-				p = nil
+			c.send(command(n, bodies))
+			if err = c.wants(1, nil); err != nil {
+				c.close()
+				c = nil
 			}
 			return err
 		})
-		if p != nil {
-			p.Stop()
+		if c != nil {
+			c.close()
 		}
 	})
 }
 
-// publish publishes batches until it is stopped.
-func (l *load) publish(name string, size int, send func([]string) error) {
-	for n := 0; ; n += size {
-		select {
-		case <-l.stop:
-			return
-		default:
-		}
+// publishAll publishes batches until it is stopped.
+func (l *load) publishAll(name string, size int, send func(n int, bodies []string) error) {
+	random := rand.New(rand.NewPCG(uint64(len(name)), 1)) //nolint:gosec // sizes, nothing secret
+	for n := 0; l.publish.Err() == nil; n += size {
 		bodies := make([]string, size)
 		for i := range bodies {
-			bodies[i] = fmt.Sprintf("%s-%d", name, n+i)
+			bodies[i] = fmt.Sprintf("%s/%d %s.", name, n+i, strings.Repeat("x", random.IntN(400)))
 		}
-		l.note(bodies, false)
-		if err := send(bodies); err != nil {
-			time.Sleep(2 * time.Millisecond) // it is down
+		l.book.begin(bodies, strings.HasSuffix(name, "/late") && isFar(n))
+		if err := send(n, bodies); err != nil {
+			if errors.Is(err, errRefused) {
+				l.t.Error(err)
+			}
+			time.Sleep(time.Millisecond) // it is down
 			continue
 		}
-		l.note(bodies, true)
-		time.Sleep(time.Millisecond) // or the end of the test takes longer than the test
+		l.book.acknowledge(bodies)
+		time.Sleep(4 * time.Millisecond) // or the end of the test takes longer than the test
 	}
 }
 
-func (l *load) note(bodies []string, acknowledged bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, body := range bodies {
-		l.published[body] = acknowledged
-	}
-	if acknowledged {
-		l.acked += len(bodies)
-	}
+// subscribe starts a consumer of the channel, which comes again whenever the broker does.
+func (l *load) subscribe(topic, channel string) {
+	l.running[1].Go(func() {
+		for l.consume.Err() == nil {
+			if err := l.consumeOnce(topic, channel); errors.Is(err, errRefused) {
+				l.t.Error(err)
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
 }
 
-// consume starts a consumer of the channel, which finds the broker again when it is back.
-func (l *load) consume(t *testing.T, channel string, do func(*nsq.Message)) {
-	t.Helper()
-	c, err := nsq.NewConsumer(topic, channel, l.settings())
+// consumeOnce consumes over one connection until it breaks. Behind the answers to what it
+// has got it publishes a message: the OK for that says that they were taken.
+func (l *load) consumeOnce(topic, channel string) error {
+	c, err := dial(l.tcp)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	c.SetLogger(silence{}, nsq.LogLevelMax)
-	c.AddConcurrentHandlers(nsq.HandlerFunc(func(m *nsq.Message) error {
-		l.deliveries.Add(1)
-		l.mu.Lock()
-		l.came[channel][string(m.Body)] = true
-		l.mu.Unlock()
-		do(m)
-		return nil
-	}), 2)
-	if err := c.ConnectToNSQD(l.tcp); err != nil {
-		t.Fatal(err)
+	defer c.close()
+	defer context.AfterFunc(l.consume, c.close)()
+	life := l.book.now()
+	var got []*nsq.Message
+	take := func(m *nsq.Message) { got = append(got, m) }
+	c.send(nsq.Subscribe(topic, channel))
+	if err := c.wants(1, take); err != nil {
+		return err
 	}
-	l.consumers = append(l.consumers, c)
+	c.send(nsq.Ready(100))
+	if err := c.wants(0, take); err != nil {
+		return err
+	}
+	for {
+		for len(got) == 0 || len(got) < 50 && c.in.Buffered() > 0 {
+			if _, err := c.next(take); err != nil {
+				return err
+			}
+		}
+		batch := got
+		got = nil
+		var finished, parked []string
+		for _, m := range batch {
+			l.book.deliver(topic, channel, string(m.Body))
+			switch how := m.Timestamp / 1000 % 20; {
+			case channel != returning || how > 5 || m.Attempts > 3:
+				c.send(nsq.Finish(m.ID))
+				finished = append(finished, key(string(m.Body)))
+			case how == 0 && m.Attempts > 1:
+				c.send(nsq.Requeue(m.ID, forLong))
+				parked = append(parked, key(string(m.Body)))
+			case how < 3:
+				c.send(nsq.Requeue(m.ID, 0))
+			default:
+				c.send(nsq.Requeue(m.ID, 30*time.Millisecond))
+			}
+		}
+		c.send(nsq.Publish("answers#ephemeral", []byte("taken")))
+		if err := c.wants(1, take); err != nil {
+			return err
+		}
+		l.book.settle(channel, life, finished, false)
+		l.book.settle(channel, life, parked, true)
+	}
 }
 
 func (l *load) stopPublishing() {
-	close(l.stop)
-	l.publishing.Wait()
+	l.stop[0]()
+	l.running[0].Wait()
 }
 
 func (l *load) stopConsuming() {
-	for _, c := range l.consumers {
-		c.Stop()
-		<-c.StopChan
-	}
+	l.stop[1]()
+	l.running[1].Wait()
 }
 
-// drain waits until all has come to every channel, or the time is over, and returns what
-// is missing.
-func (l *load) drain(within time.Duration) map[string][]string {
-	for until := time.Now().Add(within); ; time.Sleep(50 * time.Millisecond) {
-		missing, n := l.missing()
-		if n == 0 || time.Now().After(until) {
-			return missing
-		}
-	}
-}
-
-func (l *load) missing() (missing map[string][]string, n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	missing = make(map[string][]string)
-	for body, acknowledged := range l.published {
-		if !acknowledged {
-			continue
-		}
-		for channel, came := range l.came {
-			if !came[body] {
-				missing[channel] = append(missing[channel], body)
-				n++
+// drain waits until all has come to every channel, or the time is over.
+func (l *load) drain(within time.Duration) {
+	for until := time.Now().Add(within); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+		missing := 0
+		for _, topic := range topics {
+			for _, channel := range channels {
+				missing += len(l.book.missing(topic, channel))
 			}
 		}
-	}
-	return missing, n
-}
-
-// invented are the bodies that came and were not published.
-func (l *load) invented() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var out []string
-	for _, came := range l.came {
-		for body := range came {
-			if _, ok := l.published[body]; !ok && !slices.Contains(out, body) {
-				out = append(out, body)
-			}
+		if missing == 0 {
+			return
 		}
 	}
-	return out
-}
-
-func (l *load) acknowledged() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.acked
-}
-
-func (l *load) unanswered() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.published) - l.acked
-}
-
-func (l *load) settings() *nsq.Config {
-	cfg := nsq.NewConfig()
-	cfg.MaxInFlight = 500
-	cfg.MaxAttempts = 0
-	cfg.LookupdPollInterval = 10 * time.Millisecond // after which it connects again
-	cfg.LookupdPollJitter = 0
-	cfg.DialTimeout = time.Second
-	return cfg
 }
 
 func (l *load) post(path, body string) error {
-	resp, err := http.Post(l.http+path, "", strings.NewReader(body))
+	resp, err := web.Post(l.http+path, "", strings.NewReader(body))
 	if err != nil {
 		return err
 	}
-	if err := resp.Body.Close(); err != nil {
-		return err
-	}
+	resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("POST %s: %s", path, resp.Status)
+		return fmt.Errorf("%w: POST %s: %s", errRefused, path, resp.Status)
 	}
 	return nil
 }
+
+// web has no connection that outlives a broker.
+var web = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
 
 func asBytes(bodies []string) [][]byte {
 	out := make([][]byte, len(bodies))
@@ -265,9 +257,3 @@ func asBytes(bodies []string) [][]byte {
 	}
 	return out
 }
-
-// silence is a logger that says nothing.
-type silence struct{}
-
-// Output implements go-nsq's logger.
-func (silence) Output(int, string) error { return nil }
