@@ -73,7 +73,7 @@ func (ch *Channel) unread() int64 {
 	log := ch.topic.log
 	n := log.Count(ch.ledger.Cursor(), ch.limit)
 	ch.ledger.Excluded(func(lo, hi uint64) { n -= log.Count(lo, min(hi, ch.limit)) })
-	return n
+	return max(n-int64(ch.ledger.Ahead()), 0) // some may have lost their records since
 }
 
 func (ch *Channel) now() int64 { return ch.topic.broker.now() }
@@ -82,6 +82,7 @@ func (ch *Channel) now() int64 { return ch.topic.broker.now() }
 func (ch *Channel) extend(limit uint64) {
 	ch.mu.Lock()
 	ch.limit = max(ch.limit, limit)
+	ch.learn()
 	next := ch.passOn()
 	ch.mu.Unlock()
 	next.wakeUp()

@@ -98,6 +98,9 @@ func (t *Topic) keepHouse() bool {
 	}
 	var errs []error
 	for _, ch := range t.Channels() {
+		if err := ch.keepSurvey(); err != nil {
+			errs = append(errs, fmt.Errorf("count what is deferred: %w", err))
+		}
 		if err := ch.keepJournal(); err != nil {
 			errs = append(errs, fmt.Errorf("write acks of channel %s: %w", ch.name, err))
 		}

@@ -67,6 +67,7 @@ func (t *Topic) add(ch *Channel) {
 	t.mu.Unlock()
 	ch.base = t.arrived()
 	t.committed(t.log.End()) // what waited in the topic waits in its first channel now
+	t.survey()
 	t.broker.changes.announce()
 }
 

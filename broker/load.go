@@ -90,9 +90,12 @@ func (t *Topic) loadChannels() error {
 	for _, ch := range t.channels {
 		ch.mu.Lock() // what is overdue rings at once
 		ch.limit = max(t.released, ch.ledger.Cursor())
-		ch.arm(t.broker.now())
+		at := t.broker.now()
+		ch.ledger.NextRedelivery(at) // moves what became due meanwhile
+		ch.arm(at)
 		ch.mu.Unlock()
 	}
+	t.survey()
 	t.start()
 	return nil
 }

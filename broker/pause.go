@@ -85,6 +85,7 @@ func (t *Topic) setPaused(paused bool) error {
 	t.mu.Unlock()
 	if ended == nil {
 		t.committed(t.log.End())
+		t.survey()
 	}
 	if err != nil {
 		return fmt.Errorf("change whether topic %s is paused: %w", t.name, explain(err))

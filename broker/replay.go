@@ -96,6 +96,7 @@ func (ch *Channel) replay(from uint64) (Replayed, error) {
 	if err := ch.rewind(&r); err != nil {
 		return Replayed{}, ch.errorf(fmt.Errorf("replay: %w", err))
 	}
+	ch.topic.survey() // what comes again may be deferred still
 	return r, nil
 }
 

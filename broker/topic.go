@@ -178,15 +178,14 @@ func (t *Topic) append(msgs []millrace.Message) error {
 // committed is called by the log when more of it is visible.
 func (t *Topic) committed(end uint64) {
 	t.mu.Lock()
-	if len(t.channels) == 0 || t.paused || end <= t.released {
-		t.mu.Unlock()
-		return
+	if len(t.channels) > 0 && !t.paused {
+		t.released = max(t.released, end)
 	}
-	t.released = end
-	channels := t.channels
+	// Also if somebody else has released them: they may not have told all channels yet.
+	released, channels := min(t.released, end), t.channels
 	t.mu.Unlock()
 	for _, ch := range channels {
-		ch.extend(end)
+		ch.extend(released)
 	}
 }
 

@@ -82,8 +82,8 @@ func (b Broker) Subscribe(ctx context.Context, topic, channel string, opts millr
 	return c, nil
 }
 
-// Depth tells how much waits in a channel. What was published with a delay counts as
-// ready until a consumer has come to it.
+// Depth tells how much waits in a channel. What was published with a delay is deferred from
+// the moment on when it is published.
 func (b Broker) Depth(ctx context.Context, topic, channel string) (millrace.Depth, error) {
 	if ctx.Err() != nil {
 		return millrace.Depth{}, context.Cause(ctx)
