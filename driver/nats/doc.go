@@ -21,7 +21,7 @@
 // gives dots a meaning of their own: topic a.b is stream MILLRACE_a=b, subject millrace.a=b.
 //
 //	publish       acknowledged by the stream; each message has an id, by which the stream
-//	              knows it again for half a minute, so that a retry does not double it
+//	              knows it again for 20 s, so that a retry does not double it
 //	headers       one NATS header, MR1: id=7&reply-to=x, encoded as in a URL's query
 //	lease         AckWait; where subscriptions of a channel have leases of different
 //	              lengths, a delayed negative acknowledgement for each delivery

@@ -271,11 +271,11 @@ func (l *link) send(subject, reply string, data []byte) {
 	_ = l.nc.PublishRequest(subject, reply, data)
 }
 
-// flush waits for a moment until the server has read all that was sent.
-func (l *link) flush() {
-	if up, _, _ := l.state(); up {
-		_ = l.nc.FlushTimeout(lastPause)
-	}
+// flush waits for a moment until the server has read all that was sent. Returns whether
+// it has.
+func (l *link) flush() bool {
+	up, _, _ := l.state()
+	return up && l.nc.FlushTimeout(lastPause) == nil
 }
 
 // dialer makes connections under the context of Open as long as that runs, and remembers

@@ -23,6 +23,8 @@ const (
 	// missesUntilGone is how often a channel must be missing until it is believed to have
 	// been deleted while there was no connection.
 	missesUntilGone = 3
+	// overFor is how long more may be ready than may be held, before it is given back.
+	overFor = 100 * time.Millisecond
 )
 
 // pull is what a subscription knows of its requests. The subscription's mu guards it.
@@ -38,23 +40,30 @@ type pull struct {
 	tries   int           // how often in a row looking has failed
 	ackWait time.Duration // of the channel
 	alive   time.Time     // when stayAlive said so last
+	over    time.Time     // since when more is ready than may be held; zero when not
 }
 
 // inbox is a subject through which messages come.
 type inbox struct {
 	subject string
 	sub     *natsio.Subscription
-	drained chan struct{} // closed when everything that had been sent to it has been handled
 }
 
-// shut says to the server that nothing more is to come, while what is on its way is
-// still taken; it may wait for that.
-func (in *inbox) shut(wait bool) {
-	if in.sub.Drain() != nil || !wait {
-		return // without a connection nothing is on its way
+// shut says to the server that nothing more is to come through an inbox. What is on its
+// way is still taken.
+func (in *inbox) shut() { _ = in.sub.Drain() } // without a connection nothing is on its way
+
+// settled waits for a moment until everything that the server has sent has been handled.
+func (l *link) settled() {
+	if !l.flush() {
+		return
+	}
+	done := make(chan struct{})
+	if l.nc.Barrier(func() { close(done) }) != nil {
+		return
 	}
 	select {
-	case <-in.drained:
+	case <-done:
 	case <-time.After(lastPause):
 	}
 }
@@ -69,8 +78,8 @@ func (s *subscription) hungry() bool {
 	return room > 0 && (room >= s.prefetch/4 || s.pull.asked == 0 && s.waiting > 0)
 }
 
-// greedy says that more was asked for than may be held. The caller holds mu.
-func (s *subscription) greedy() bool { return s.pull.asked > 0 && s.room() < 0 }
+// greedy says that more was asked for, or has come, than may be held. The caller holds mu.
+func (s *subscription) greedy() bool { return s.room() < 0 && s.pull.asked+s.ready.len() > 0 }
 
 // disturbed says that what was asked for is lost.
 func (s *subscription) disturbed() {
@@ -110,8 +119,9 @@ func (s *subscription) keep() {
 func (s *subscription) work(now time.Time) {
 	old, look := s.review(now)
 	if old != nil {
-		old.shut(false)
+		old.shut()
 	}
+	s.tellAll(s.surplus(now), nakWord)
 	if up, _, _ := s.link.state(); !up {
 		return // disturbed comes with the next connection
 	}
@@ -132,13 +142,41 @@ func (s *subscription) review(now time.Time) (old *inbox, look bool) {
 	defer s.mu.Unlock()
 	p := &s.pull
 	s.leases.expire(now)
+	s.offer()
 	if p.inbox != nil && now.Sub(p.heard) > silentFor && p.asked > 0 {
 		p.broken = true
 	}
-	if p.broken || s.greedy() {
+	if p.broken || p.asked > 0 && s.room() < 0 {
 		old, p.inbox, p.asked = p.inbox, nil, 0
 	}
 	return old, p.broken || now.Sub(p.looked) > lookEvery
+}
+
+// surplus takes out what is ready beyond what may be held, because it was asked for when
+// that was more: at once when the subscription is paused, else when it is not taken or
+// allowed again soon. What came last goes first.
+func (s *subscription) surplus(now time.Time) (acks []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := min(s.leases.held-s.prefetch, s.ready.len())
+	switch over := s.pull.over; {
+	case n <= 0:
+		s.pull.over = time.Time{}
+		return nil
+	case s.prefetch > 0 && over.IsZero():
+		s.pull.over = now
+		time.AfterFunc(overFor, func() { signal(s.kicked) })
+		return nil
+	case s.prefetch > 0 && now.Sub(over) < overFor:
+		return nil
+	}
+	s.pull.over = time.Time{}
+	for range n {
+		if ack, ok := s.leases.remove(s.ready.unpush().Tag, now); ok {
+			acks = append(acks, ack)
+		}
+	}
+	return acks
 }
 
 // look makes sure that the channel is there, and that there is somebody to ask. Returns
@@ -207,13 +245,12 @@ func (s *subscription) wantsInbox() bool {
 
 // openInbox makes a new inbox. Returns false when it cannot, for want of a connection.
 func (s *subscription) openInbox() bool {
-	in := &inbox{subject: s.link.nc.NewInbox(), drained: make(chan struct{})}
+	in := &inbox{subject: s.link.nc.NewInbox()}
 	sub, err := s.link.nc.Subscribe(in.subject, func(m *natsio.Msg) { s.came(in, m) })
 	if err != nil {
 		return false
 	}
 	in.sub = sub
-	sub.SetClosedHandler(func(string) { close(in.drained) })
 	_ = sub.SetPendingLimits(-1, -1) // there are as many as we ask for
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -258,18 +295,18 @@ func (s *subscription) came(in *inbox, m *natsio.Msg) {
 		s.status(in, m, now)
 		return
 	}
-	word, again := s.accept(in, &a, m.Reply, now)
+	word, kick := s.accept(in, &a, m.Reply, now)
 	if word != nil {
 		s.link.send(m.Reply, "", word)
 	}
-	if again {
+	if kick {
 		signal(s.kicked)
 	}
 }
 
-// accept takes a message in. Returns what to tell the server, and whether there is room
-// for others instead.
-func (s *subscription) accept(in *inbox, a *arrival, ack string, now time.Time) (word []byte, again bool) {
+// accept takes a message in. Returns what to tell the server, and whether there is
+// something for the keeper to do.
+func (s *subscription) accept(in *inbox, a *arrival, ack string, now time.Time) (word []byte, kick bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if in == s.pull.inbox {
@@ -279,16 +316,16 @@ func (s *subscription) accept(in *inbox, a *arrival, ack string, now time.Time) 
 	if a.early > 0 {
 		return nakAfter(a.early), s.hungry()
 	}
-	if s.end != nil || s.leases.held >= s.prefetch {
-		return nakWord, false // it was asked for when there was room
+	if s.end != nil || s.prefetch == 0 {
+		return nakWord, false // it was on its way
 	}
 	a.Tag = s.leases.add(ack, now)
 	s.ready.push(a.Delivery)
-	signal(s.arrived)
+	s.offer()
 	if s.pull.ackWait != s.lease {
 		word = nakAfter(s.lease)
 	}
-	return word, false
+	return word, s.leases.held > s.prefetch
 }
 
 // status handles what the server says about a request.

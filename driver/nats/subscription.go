@@ -82,7 +82,7 @@ func (s *subscription) take(buf []millrace.Delivery, now time.Time) (n int, agin
 	if s.end != nil {
 		return 0, nil, s.end
 	}
-	for n < len(buf) {
+	for n < len(buf) && s.taken() < s.prefetch {
 		d, ok := s.ready.pop()
 		if !ok {
 			break
@@ -97,11 +97,19 @@ func (s *subscription) take(buf []millrace.Delivery, now time.Time) (n int, agin
 		buf[n] = d
 		n++
 	}
-	if s.ready.len() > 0 {
-		signal(s.arrived) // there is something for the next one too
-	}
+	s.offer() // what is left is for the next one
 	return n, aging, nil
 }
+
+// offer wakes one call of Receive if there is something for it. The caller holds mu.
+func (s *subscription) offer() {
+	if s.ready.len() > 0 && s.taken() < s.prefetch {
+		signal(s.arrived)
+	}
+}
+
+// taken is how many deliveries were received and are held. The caller holds mu.
+func (s *subscription) taken() int { return s.leases.held - s.ready.len() }
 
 // wait returns when something has arrived, the subscription or the context ends.
 func (s *subscription) wait(ctx context.Context) {
@@ -187,6 +195,7 @@ func (s *subscription) settle(ctx context.Context, ds []millrace.Delivery, do fu
 		}
 	}
 	hungry := s.hungry()
+	s.offer()
 	s.mu.Unlock()
 	s.tellAll(acks, word)
 	if hungry {
@@ -208,6 +217,7 @@ func (s *subscription) tellAll(acks []string, word []byte) {
 func (s *subscription) SetPrefetch(n int) {
 	s.mu.Lock()
 	s.prefetch = max(0, n)
+	s.offer()
 	something := s.hungry() || s.greedy()
 	s.mu.Unlock()
 	if something {
@@ -229,7 +239,8 @@ func (s *subscription) close() {
 	s.pull.inbox = nil
 	s.mu.Unlock()
 	if in != nil {
-		in.shut(true) // what is on its way is given back as it comes
+		in.shut()
+		s.link.settled() // what was on its way has been given back
 	}
 	s.mu.Lock()
 	held := s.leases.clear(time.Now())
@@ -285,4 +296,12 @@ func (q *queue) pop() (d millrace.Delivery, ok bool) {
 		q.list, q.head = q.list[:0], 0
 	}
 	return d, true
+}
+
+// unpush takes back the last one that was pushed. There must be one.
+func (q *queue) unpush() (d millrace.Delivery) {
+	last := len(q.list) - 1
+	d, q.list[last] = q.list[last], d
+	q.list = q.list[:last]
+	return d
 }

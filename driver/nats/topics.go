@@ -15,7 +15,7 @@ import (
 const (
 	// rememberFor is how long a stream knows the ids of its messages: longer than it
 	// takes to find out that an acknowledgement was lost, and to elect a leader.
-	rememberFor = 30 * time.Second
+	rememberFor = 20 * time.Second
 	// maxPulls is how many subscriptions a channel may have, about.
 	maxPulls = 1 << 15
 )
