@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -157,8 +158,8 @@ func (b *Broker) Depth(ctx context.Context, topic, channel string) (sum millrace
 }
 
 // Delete removes the channel, or the topic, from every node, and ends this broker's
-// subscriptions to it first. It returns an error when a node is not there, and has done
-// the others then.
+// subscriptions to it first. If one of several nodes is not there it is done with the
+// others, and that is logged: that node has it when it comes back.
 func (b *Broker) Delete(ctx context.Context, topic, channel string) error {
 	if err := b.may(ctx); err != nil {
 		return err
@@ -185,8 +186,22 @@ func (b *Broker) Delete(ctx context.Context, topic, channel string) error {
 		asking.Go(func() { errs[i] = b.remove(ctx, n, topic, channel) })
 	}
 	asking.Wait()
-	if err := oneLine(slices.DeleteFunc(errs, func(err error) bool { return err == nil })); err != nil {
-		return fmt.Errorf("nsq: delete %s: %w", shown(topic, channel), err)
+	var failed, missing []error
+	for i, err := range errs {
+		if up, _ := nodes[i].state(); err != nil && !up && errors.Is(err, errNoAPI) {
+			missing = append(missing, err)
+		} else if err != nil {
+			failed = append(failed, err)
+		}
+	}
+	if len(missing) == len(nodes) {
+		failed = append(failed, missing...)
+	}
+	if len(failed) > 0 {
+		return fmt.Errorf("nsq: delete %s: %w", shown(topic, channel), oneLine(failed))
+	}
+	if len(missing) > 0 {
+		slog.Warn("nsq: a node that is not there keeps what was deleted", "what", shown(topic, channel), "error", oneLine(missing))
 	}
 	return nil
 }

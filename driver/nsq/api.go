@@ -127,9 +127,8 @@ func (a *api) remove(ctx context.Context, at endpoint, topic, channel string) er
 
 // stats is what a node tells of one channel.
 type stats struct {
-	started int64 // when the node was, in seconds
-	topic   bool  // there is one
-	channel bool  // there is one
+	topic   bool // there is one
+	channel bool // there is one
 	depth   millrace.Depth
 }
 
@@ -144,8 +143,7 @@ func (a *api) stats(ctx context.Context, at endpoint, topic, channel string) (s 
 		return s, err
 	}
 	var told struct {
-		StartTime int64 `json:"start_time"`
-		Topics    []struct {
+		Topics []struct {
 			Name     string `json:"topic_name"`
 			Channels []struct {
 				Name     string `json:"channel_name"`
@@ -158,7 +156,6 @@ func (a *api) stats(ctx context.Context, at endpoint, topic, channel string) (s 
 	if err := json.Unmarshal(answer, &told); err != nil {
 		return s, fmt.Errorf("the broker at %s: its /stats cannot be read: %w", at.tcp, err)
 	}
-	s.started = told.StartTime
 	for _, t := range told.Topics {
 		s.topic = s.topic || t.Name == topic
 		for _, c := range t.Channels {

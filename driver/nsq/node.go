@@ -196,6 +196,13 @@ func (n *node) state() (connected bool, why error) {
 	return n.conn != nil, n.why
 }
 
+// current returns the connection that there is; nil when there is none.
+func (n *node) current() *conn {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.conn
+}
+
 // publish sends commands that are answered so many times, and waits for that. The error is
 // errLost, a *nodeError, or the cause of ctx; with that it may have been done or not.
 func (n *node) publish(ctx context.Context, commands []byte, answers int) error {

@@ -63,7 +63,7 @@ func (s *subscription) dropSource(n *node) {
 // run connects to the node, again and again, until ctx ends.
 func (src *source) run(ctx context.Context) {
 	for try := 0; ctx.Err() == nil; try++ {
-		before, _ := src.ask(ctx)
+		before := src.node.current()
 		c, err := src.open(ctx)
 		if err != nil {
 			src.set(nil, err)
@@ -117,18 +117,15 @@ func (src *source) open(ctx context.Context) (*conn, error) {
 
 // await is called when a connection has ended: the channel may have been deleted. Then, if
 // the subscription still has others, it waits until the node has the topic again. before is
-// what the node said before: one that was started again does not count, it may have
-// forgotten what was not to be kept.
-func (src *source) await(ctx context.Context, before stats) {
-	for first := true; ctx.Err() == nil; first = false {
-		if first {
-			pause(ctx, minBackoff) // until it is gone that is being deleted
-		} else {
-			pause(ctx, time.Second)
-		}
+// the node's other connection while this one lasted. If that has ended too the node was
+// stopped, and may have forgotten what was not to be kept.
+func (src *source) await(ctx context.Context, before *conn) {
+	wait := minBackoff // until it is gone that is being deleted
+	for first := true; pause(ctx, wait); first = false {
+		wait = time.Second
 		now, err := src.ask(ctx)
-		if ctx.Err() != nil || err != nil || before.started == 0 || now.started != before.started || now.channel || !first && now.topic {
-			break
+		if err != nil || now.channel || !first && now.topic || before == nil || src.node.current() != before {
+			return
 		}
 		src.lostChannel()
 	}
