@@ -28,6 +28,7 @@ var (
 //
 //	LOCK                        held while a broker has it open
 //	FORMAT                      "millrace 1", and its checksum
+//	REDO-0 REDO-1               what was committed to many topics at a time, see seglog.Redo
 //	topics/NAME.topic/          one a topic
 //	    0000000000000001.seg    its log, see package seglog
 //	    CHANNEL.ledger          one a channel, see journal
@@ -70,7 +71,17 @@ func (b *Broker) openDir() error {
 		return unusable(err)
 	}
 	b.lock = lock
-	b.committer = seglog.NewCommitter(b.opts.Sync)
+	redo, err := seglog.OpenRedo(fsys, dir, func(d seglog.Damage) {
+		b.damaged(filepath.Join(dir, d.File), d.Offset, d.Bytes, d.Err)
+	})
+	if err != nil {
+		_ = lock.Close()
+		if errors.Is(err, seglog.ErrNewerVersion) {
+			err = newerLog{err}
+		}
+		return unusable(err)
+	}
+	b.committer = seglog.NewCommitter(b.opts.Sync, redo)
 	b.tail = seglog.NewTail(tailBudget)
 	if err = b.checkFormat(); err == nil {
 		err = b.loadTopics()

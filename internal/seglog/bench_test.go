@@ -29,7 +29,7 @@ func openBench(b *testing.B, interval time.Duration, memory bool) *seglog.Log {
 		if err := vfs.OS().MkdirAll(dir); err != nil {
 			b.Fatal(err)
 		}
-		c := seglog.NewCommitter(interval)
+		c := seglog.NewCommitter(interval, nil)
 		b.Cleanup(c.Close)
 		opts = seglog.Options{FS: vfs.OS(), Dir: dir, Committer: c, Tail: seglog.NewTail(8 << 20)}
 	}

@@ -67,7 +67,7 @@ func TestTheLogsOfARoundSyncConcurrently(t *testing.T) {
 		const logs = 20
 		disk := newDisk(t)
 		fs := newSlowSyncs(disk)
-		c := seglog.NewCommitter(seglog.SyncAlways)
+		c := seglog.NewCommitter(seglog.SyncAlways, nil)
 		t.Cleanup(c.Close)
 		tail := seglog.NewTail(0)
 		var all []*opened

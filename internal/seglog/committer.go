@@ -25,6 +25,7 @@ const (
 // concurrently.
 type Committer struct {
 	interval time.Duration
+	redo     *Redo         // nil: every log's file is synced in the round
 	turn     chan struct{} // holds a token while somebody runs a round, and owns the logs' files
 	syncing  chan struct{} // the same for the background syncs, which run beside the rounds
 
@@ -34,6 +35,7 @@ type Committer struct {
 	stats    CommitStats
 
 	wake chan struct{} // tells the syncer that there is something
+	full chan struct{} // tells it that a file of the redo log is full
 	stop chan struct{}
 	done chan struct{}
 }
@@ -50,19 +52,15 @@ type unsyncedFile struct {
 	sealed bool // nothing more will be written: close it when it is synced
 }
 
+// redoEvery is how long files that were written to are left to the redo log alone.
+const redoEvery = time.Second
+
 // NewCommitter returns a Committer that syncs at the interval, or as SyncAlways and
-// SyncNever say. Close it after the logs.
-func NewCommitter(interval time.Duration) *Committer {
-	c := &Committer{
-		interval: interval,
-		turn:     make(chan struct{}, 1),
-		syncing:  make(chan struct{}, 1),
-		unsynced: make(map[*segment]unsyncedFile),
-		wake:     make(chan struct{}, 1),
-		stop:     make(chan struct{}),
-		done:     make(chan struct{}),
-	}
-	if interval > 0 {
+// SyncNever say. With SyncAlways it uses redo, which may be nil, and which belongs to it
+// then. Close it after the logs.
+func NewCommitter(interval time.Duration, redo *Redo) *Committer {
+	c := newCommitter(interval, redo)
+	if interval > 0 || c.redo != nil {
 		go c.syncer()
 	} else {
 		close(c.done)
@@ -70,11 +68,32 @@ func NewCommitter(interval time.Duration) *Committer {
 	return c
 }
 
+// newCommitter returns one whose syncer does not run.
+func newCommitter(interval time.Duration, redo *Redo) *Committer {
+	if interval != SyncAlways {
+		redo = nil // nobody waits for a sync
+	}
+	return &Committer{
+		interval: interval,
+		redo:     redo,
+		turn:     make(chan struct{}, 1),
+		syncing:  make(chan struct{}, 1),
+		unsynced: make(map[*segment]unsyncedFile),
+		wake:     make(chan struct{}, 1),
+		full:     make(chan struct{}, 1),
+		stop:     make(chan struct{}),
+		done:     make(chan struct{}),
+	}
+}
+
 // Close stops the background syncs. What was not synced is, once more.
 func (c *Committer) Close() {
 	close(c.stop)
 	<-c.done
-	_ = c.syncUnsynced(nil) // each log has been told what failed
+	err := c.syncUnsynced(nil) // each log has been told what failed
+	if c.redo != nil {
+		c.redo.close(err == nil)
+	}
 }
 
 // commit returns when what was appended to l before the call is safe.
@@ -155,13 +174,22 @@ func (r *round) fail(l *Log, err error) {
 // one log: a hundred of them cost about one sync.
 func (c *Committer) runAll(flushes []*flush) {
 	always := c.interval == SyncAlways
-	if len(flushes) == 1 {
-		flushes[0].run(always)
+	shared, rest := c.redo.divide(flushes)
+	if len(rest) == 1 && shared == nil {
+		rest[0].run(always)
 		return
 	}
 	var wg sync.WaitGroup
-	for _, f := range flushes {
+	for _, f := range rest {
 		wg.Go(func() { f.run(always) })
+	}
+	if shared != nil {
+		for _, f := range c.redo.run(shared) {
+			wg.Go(f.sync)
+		}
+		if c.redo.broken || c.redo.retired() != nil {
+			c.hurry()
+		}
 	}
 	wg.Wait()
 }
@@ -173,12 +201,12 @@ func (c *Committer) close(l *Log) error {
 }
 
 // release passes on a segment's file that was written to: to the background syncer if
-// there is one, else to be closed, if nothing more will be written. The caller has the
-// turn.
-func (c *Committer) release(l *Log, s *segment, sealed bool) {
+// that has to sync it or may be doing so, else to be closed, if nothing more will be
+// written. The caller has the turn.
+func (c *Committer) release(l *Log, s *segment, redone, sealed bool) {
 	switch {
-	case c.interval > 0:
-		c.later(s, unsyncedFile{log: l, file: s.file, sealed: sealed})
+	case c.interval > 0, redone, c.redo != nil && sealed:
+		c.leave(s, unsyncedFile{log: l, file: s.file, sealed: sealed})
 	case sealed:
 		_ = s.file.Close()
 	}
@@ -187,8 +215,8 @@ func (c *Committer) release(l *Log, s *segment, sealed bool) {
 	}
 }
 
-// later leaves a file to be synced in the background.
-func (c *Committer) later(s *segment, u unsyncedFile) {
+// leave leaves a file to be synced in the background.
+func (c *Committer) leave(s *segment, u unsyncedFile) {
 	c.mu.Lock()
 	first := len(c.unsynced) == 0
 	c.unsynced[s] = u
@@ -204,7 +232,11 @@ func (c *Committer) later(s *segment, u unsyncedFile) {
 // syncer syncs, an interval after the first write that was not synced, all of them.
 func (c *Committer) syncer() {
 	defer close(c.done)
-	timer := time.NewTimer(c.interval)
+	interval := c.interval
+	if c.redo != nil {
+		interval = redoEvery
+	}
+	timer := time.NewTimer(interval)
 	defer timer.Stop()
 	for {
 		select {
@@ -212,13 +244,49 @@ func (c *Committer) syncer() {
 			return
 		case <-c.wake:
 		}
-		timer.Reset(c.interval)
+		timer.Reset(interval)
+		idle := false
 		select {
 		case <-c.stop:
 			return
+		case <-c.full:
 		case <-timer.C:
+			idle = true
 		}
+		c.syncAll(idle)
+	}
+}
+
+// syncAll syncs what was left to the background, and lets the redo log forget it. idle says
+// that the redo log needs its space for nothing.
+func (c *Committer) syncAll(idle bool) {
+	if c.redo == nil {
 		_ = c.syncUnsynced(nil) // each log has been told what failed
+		return
+	}
+	c.turn <- struct{}{}
+	if c.redo.retired() == nil {
+		c.redo.turn()
+	}
+	done := c.redo.retired()
+	<-c.turn
+	// The files of all rounds that are in it were left to be synced before.
+	err := c.syncUnsynced(nil)
+	c.turn <- struct{}{}
+	defer func() { <-c.turn }()
+	if err != nil {
+		c.redo.broken = true
+	}
+	if done != nil {
+		c.redo.free(done, idle)
+	}
+}
+
+// hurry tells the syncer that the redo log has no room, or is not to be relied on.
+func (c *Committer) hurry() {
+	select {
+	case c.full <- struct{}{}:
+	default:
 	}
 }
 
@@ -232,7 +300,7 @@ func (c *Committer) syncUnsynced(only *Log) error {
 	errs := make(chan error, len(batch))
 	for s, u := range batch {
 		go func() {
-			did, err := u.sync(s)
+			did, err := u.sync(s, c.redo != nil)
 			c.count(did)
 			errs <- err
 		}()
@@ -257,12 +325,12 @@ func (c *Committer) takeUnsynced(only *Log) map[*segment]unsyncedFile {
 	return batch
 }
 
-func (u unsyncedFile) sync(s *segment) (CommitStats, error) {
+func (u unsyncedFile) sync(s *segment, redone bool) (CommitStats, error) {
 	var did CommitStats
 	err := did.sync(u.file)
 	if err != nil {
 		err = fmt.Errorf("sync segment %s in the background: %w", segmentName(s.base), err)
-		u.log.distrust(s, err)
+		u.log.distrust(s, err, redone)
 	}
 	if u.sealed {
 		_ = u.file.Close()

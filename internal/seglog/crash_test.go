@@ -34,6 +34,7 @@ type crash struct {
 func crashes(t *testing.T, interval time.Duration, seed uint64) []crash {
 	t.Helper()
 	disk, h := newDisk(t), newHistory()
+	kept := interval == seglog.SyncAlways || interval == viaRedo
 	var all []crash
 	n := 0
 	fs := inject(disk, func(op vfs.Op) error {
@@ -42,21 +43,23 @@ func crashes(t *testing.T, interval time.Duration, seed uint64) []crash {
 		}
 		n++
 		when := fmt.Sprintf("seed %d, call %d, %v", seed, n, op)
-		all = append(all, crash{when, disk.Crash(), h.clone(), interval == seglog.SyncAlways, false})
+		all = append(all, crash{when, disk.Crash(), h.clone(), kept, false})
 		for day := range uint64(5) {
 			bad := disk.CrashKeeping(rand.New(rand.NewPCG(seed, day)))
-			all = append(all, crash{fmt.Sprintf("%s, bad day %d", when, day), bad, h.clone(), interval == seglog.SyncAlways, false})
+			all = append(all, crash{fmt.Sprintf("%s, bad day %d", when, day), bad, h.clone(), kept, false})
 		}
 		return nil
 	})
 	h.work(t, fs, interval, rand.New(rand.NewPCG(seed, 0)))
-	return append(all, crash{"after the end", disk.Crash(), h.clone(), interval == seglog.SyncAlways, false})
+	return append(all, crash{"after the end", disk.Crash(), h.clone(), kept, false})
 }
 
 func TestNoCommittedRecordIsLostByAPowerLoss(t *testing.T) {
-	for seed := range uint64(2) {
-		for _, c := range crashes(t, seglog.SyncAlways, seed) {
-			c.check(t)
+	for _, interval := range []time.Duration{seglog.SyncAlways, viaRedo} {
+		for seed := range uint64(2) {
+			for _, c := range crashes(t, interval, seed) {
+				c.check(t)
+			}
 		}
 	}
 }
@@ -121,7 +124,7 @@ func (c crash) check(t *testing.T) {
 // When only the process dies, everything that was committed is there, whatever the
 // policy: its files are still the system's.
 func TestNoCommittedRecordIsLostWhenTheProcessDies(t *testing.T) {
-	for _, interval := range []time.Duration{seglog.SyncAlways, seglog.SyncNever, time.Hour} {
+	for _, interval := range []time.Duration{seglog.SyncAlways, viaRedo, seglog.SyncNever, time.Hour} {
 		for dies, done := 1, false; !done; dies++ {
 			disk, h := newDisk(t), newHistory()
 			n := 0

@@ -38,6 +38,9 @@
 // file that it found. Compact puts a file with fewer records in the place of a full
 // segment's. The bytes are drawn in format.go and footer.go.
 //
+// A round of many logs is made safe by one sync of a redo log beside them, see Redo, instead
+// of one for each file.
+//
 // With SyncAlways, the header is synced before any record is written, the records before
 // their footer is, and all of that before the next segment's file is made. So a power loss
 // leaves no file but the last unfinished, and damage anywhere else is the disk's doing.

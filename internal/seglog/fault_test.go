@@ -19,7 +19,7 @@ import (
 // Whichever call fails, once, the log goes on: what was committed stays, what failed is
 // seen by no reader, and there is no third kind.
 func TestAFailedCallTakesNothingThatWasCommitted(t *testing.T) {
-	for _, interval := range []time.Duration{seglog.SyncAlways, seglog.SyncNever, time.Hour} {
+	for _, interval := range []time.Duration{seglog.SyncAlways, viaRedo, seglog.SyncNever, time.Hour} {
 		for failing, done := 1, false; !done; failing++ {
 			disk, h := newDisk(t), newHistory()
 			n, when := 0, ""
@@ -38,7 +38,7 @@ func TestAFailedCallTakesNothingThatWasCommitted(t *testing.T) {
 			// Whatever was not synced because its sync failed was not committed, or with
 			// an interval was reported; nothing is lost with the process.
 			crash{when, disk, h, true, true}.check(t)
-			if interval == seglog.SyncAlways {
+			if interval == seglog.SyncAlways || interval == viaRedo {
 				crash{when, disk.Crash(), h, true, false}.check(t)
 			}
 		}

@@ -15,6 +15,7 @@ type flush struct {
 	pieces []piece
 	err    error
 	end    uint64 // what was visible when it was finished
+	redone bool   // the redo log has made it safe
 	did    CommitStats
 }
 
@@ -26,6 +27,7 @@ type piece struct {
 	to      int64
 	visible uint64
 	seal    *footer // if not nil, to be written after that
+	bare    bool    // but not to the file, which may lack what was committed
 }
 
 // collect takes stock of what is not yet in the files.
@@ -39,7 +41,7 @@ func (l *Log) collect() *flush {
 			p.bufs = append(p.bufs, b.buf[max(p.from-b.offset, 0):])
 		}
 		if s.sealed {
-			p.seal = s.footer()
+			p.seal, p.bare = s.footer(), s.doubtful
 		}
 		f.pieces = append(f.pieces, p)
 	}
@@ -59,7 +61,14 @@ func (f *flush) run(sync bool) {
 			return
 		}
 	}
-	if !sync {
+	if sync {
+		f.sync()
+	}
+}
+
+// sync syncs the files of what was written.
+func (f *flush) sync() {
+	if f.err != nil {
 		return
 	}
 	for _, p := range f.pieces {
@@ -88,10 +97,10 @@ func (f *flush) write(p *piece, sync bool) error {
 		at += int64(len(b))
 	}
 	f.did.Bytes += uint64(at - p.from) //nolint:gosec // offsets ascend
-	if p.seal == nil {
+	if p.seal == nil || p.bare {
 		return nil
 	}
-	if sync && len(p.bufs) > 0 {
+	if sync && (len(p.bufs) > 0 || s.redone) {
 		if err := f.did.sync(s.file); err != nil {
 			return err
 		}
@@ -152,7 +161,8 @@ func (f *flush) finish(c *Committer) {
 	}
 	for _, p := range f.pieces {
 		if f.err == nil {
-			c.release(l, p.seg, p.seal != nil)
+			p.seg.redone = p.seg.redone || f.redone
+			c.release(l, p.seg, f.redone, p.seal != nil)
 		}
 	}
 	l.opts.Tail.add(full)
@@ -234,7 +244,7 @@ func (l *Log) abandon(c *Committer, s *segment) {
 	} else if endSegment(s.file, s.footer()) == nil {
 		_ = s.file.Sync()
 	}
-	c.release(l, s, true)
+	c.release(l, s, false, true)
 }
 
 // endSegment cuts the file behind its last record and, once that is safe, writes the footer
@@ -255,10 +265,11 @@ func endSegment(file vfs.File, f *footer) error {
 }
 
 // distrust is called when a background sync of the segment has failed: what comes next
-// goes to a new file.
-func (l *Log) distrust(s *segment, err error) {
+// goes to a new file. What the redo log alone has must not get a footer, which would say
+// that the file has it.
+func (l *Log) distrust(s *segment, err error, redone bool) {
 	l.mu.Lock()
-	s.sealed = true
+	s.sealed, s.doubtful = true, redone
 	l.mu.Unlock()
 	l.damaged(Damage{File: segmentName(s.base), Err: err})
 }

@@ -115,7 +115,7 @@ func writeFile(t *testing.T, disk *vfs.Mem, data []byte) {
 // readAll opens the log and reads it. An error is fine; what was read before it counts.
 func readAll(t *testing.T, disk *vfs.Mem) (all []Record) {
 	t.Helper()
-	c := NewCommitter(SyncNever)
+	c := NewCommitter(SyncNever, nil)
 	defer c.Close()
 	l, err := Open(Options{FS: disk, Dir: "log", Committer: c, Tail: NewTail(0)})
 	if err != nil {

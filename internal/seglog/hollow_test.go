@@ -17,7 +17,7 @@ func TestTheSpaceOfTheLastSegmentComesBackOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	open := func() (*seglog.Log, func()) {
-		c := seglog.NewCommitter(seglog.SyncAlways)
+		c := seglog.NewCommitter(seglog.SyncAlways, nil)
 		l, err := seglog.Open(seglog.Options{
 			FS: disk, Dir: "log", Committer: c, Tail: seglog.NewTail(1 << 20),
 			OnDamage: func(d seglog.Damage) { t.Error(d) },

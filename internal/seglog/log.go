@@ -66,7 +66,8 @@ type Log struct {
 
 	deferrals deferrals
 
-	joined *round // the latest round it was entered into; the committer's lock guards it
+	joined  *round // the latest round it was entered into; the committer's lock guards it
+	redoDir string // how the redo log calls Dir; belongs to whoever has the committer's turn
 }
 
 // void is a range of sequence numbers whose records were taken back, and the reason.

@@ -17,7 +17,7 @@ func TestReopen(t *testing.T) {
 	}
 	want := 0
 	for round := range 3 {
-		c := seglog.NewCommitter(seglog.SyncAlways)
+		c := seglog.NewCommitter(seglog.SyncAlways, nil)
 		l, err := seglog.Open(seglog.Options{
 			FS: fs, Dir: "log", Committer: c, Tail: seglog.NewTail(1 << 20), SegmentSize: 4096,
 			OnDamage: func(d seglog.Damage) { t.Error(d) },

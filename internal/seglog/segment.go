@@ -24,6 +24,8 @@ type segment struct {
 	sealed    bool          // takes no more records
 	file      vfs.File      // open while the segment may be written to; nil in memory
 	footed    bool          // nothing more is to be written, not even its footer
+	redone    bool          // some of it may be safe in the redo log alone; like file
+	doubtful  bool          // its file may lack what was committed: it gets no footer
 	removed   bool          // no longer part of the log
 	moving    chan struct{} // not nil while another file takes the place of its own; closed then
 }

@@ -58,10 +58,26 @@ type opened struct {
 	damage []seglog.Damage
 }
 
+// viaRedo is SyncAlways with a redo log that takes every round, and is full after some.
+const viaRedo time.Duration = -7
+
 // open opens the log that fs has in dir, with segments of 1 KiB and a little memory for
 // its tail; with a nil fs, one in memory.
 func open(fs vfs.FS, interval time.Duration, change ...func(*seglog.Options)) (*opened, error) {
-	o := &opened{c: seglog.NewCommitter(interval)}
+	o := &opened{}
+	var redo *seglog.Redo
+	if fs != nil {
+		var err error
+		redo, err = seglog.OpenRedo(fs, ".", func(d seglog.Damage) { o.damage = append(o.damage, d) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	if interval == viaRedo {
+		o.c = seglog.NewStillCommitter(redo.ForRoundsOf(1, 4096))
+	} else {
+		o.c = seglog.NewCommitter(interval, nil)
+	}
 	opts := seglog.Options{
 		FS: fs, Dir: dir, SegmentSize: 1024, Committer: o.c, Tail: seglog.NewTail(2048),
 		OnDamage: func(d seglog.Damage) {
@@ -256,6 +272,9 @@ func (h *history) work(t testing.TB, fs vfs.FS, interval time.Duration, r *rand.
 			if step%3 == 2 {
 				h.remove(o, r.IntN(2))
 				h.checkRunning(t, o, doubtful)
+			}
+			if interval == viaRedo && step%4 == 3 {
+				o.c.SyncAll(step == 3)
 			}
 		}
 		h.checkRunning(t, o, doubtful)
