@@ -122,6 +122,13 @@ func (b *book) now() int {
 	return b.life
 }
 
+// deliveries is how many there were.
+func (b *book) deliveries() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.came
+}
+
 // died notes the end of a life.
 func (b *book) died() {
 	b.mu.Lock()

@@ -140,8 +140,9 @@ func killAgainAndAgain(t *testing.T, millrace, sync string, kills int, random *r
 	l.stopPublishing()
 	for _, topic := range topics {
 		l.subscribe(topic, waiting)
+		l.subscribe(topic, waiting)
 	}
-	l.drain(30 * time.Second)
+	l.drain()
 	l.stopConsuming()
 	l.verify(p)
 	t.Logf("%d kills: %d messages acknowledged, %d deliveries; %d changes by an administrator, checked %d times",

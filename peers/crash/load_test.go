@@ -220,9 +220,13 @@ func (l *load) stopConsuming() {
 	l.running[1].Wait()
 }
 
-// drain waits until all has come to every channel, or the time is over.
-func (l *load) drain(within time.Duration) {
-	for until := time.Now().Add(within); time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+// drain waits until all has come to every channel, or nothing has come for long.
+func (l *load) drain() {
+	for last, since := -1, time.Now(); time.Since(since) < patience; time.Sleep(100 * time.Millisecond) {
+		if came := l.book.deliveries(); came != last {
+			last, since = came, time.Now()
+			continue
+		}
 		missing := 0
 		for _, topic := range topics {
 			for _, channel := range channels {
