@@ -27,14 +27,15 @@
 //     dead; nsqd sends it the same message again.
 //   - a client that does not begin: is closed after the client timeout; nsqd keeps it for
 //     ever.
-//   - a second IDENTIFY: counts as a whole; nsqd tells the client so, but delivers by the
-//     first one's msg_timeout.
+//   - a second IDENTIFY: counts as a whole, but for TLS, which is there already; nsqd tells
+//     the client so, but delivers by the first one's msg_timeout, and begins TLS again.
 //   - a delay beyond 64 bits: is too long, as any other that is; nsqd multiplies the
 //     milliseconds, and takes what is left when they have wrapped.
 //   - a deferral without a channel: counts from the publish; nsqd's begins when the topic
 //     hands the message to a channel.
-//   - a deferral that overflows: is kept, whatever the number of messages; nsqd forgets it
-//     for those beyond mem-queue-size, and delivers them at once.
+//   - a deferral that overflows: is kept, whatever the number of messages, and through a
+//     restart; nsqd forgets it for those beyond mem-queue-size and for all when it stops, and
+//     delivers them at once.
 //   - an ephemeral topic or channel that overflows: keeps what was acknowledged, until the
 //     broker's memory is full and publishing is refused; nsqd drops what is beyond
 //     mem-queue-size, and says OK.

@@ -31,6 +31,7 @@ type registrar struct {
 	moved  chan struct{} // the addresses have changed
 
 	mu    sync.Mutex // guards what follows
+	given []string   // the addresses, of which peers has each once
 	peers []*lookupPeer
 	known []channelName // by all peers, once they have caught up; never changed in place
 }
@@ -60,7 +61,7 @@ func newRegistrar(cfg Config, names func() []channelName, change func() <-chan s
 		log:   cfg.Logger,
 		moved: make(chan struct{}, 1),
 	}
-	r.setAddresses(cfg.LookupdTCPAddresses)
+	r.setAddresses(append([]string{}, cfg.LookupdTCPAddresses...)) // GET /config tells a list
 	return r
 }
 
@@ -79,7 +80,7 @@ func (r *registrar) setAddresses(addresses []string) {
 			peers = append(peers, newLookupPeer(r, addr))
 		}
 	}
-	r.peers = peers
+	r.given, r.peers = addresses, peers
 	r.mu.Unlock()
 	select {
 	case r.moved <- struct{}{}:
@@ -87,13 +88,11 @@ func (r *registrar) setAddresses(addresses []string) {
 	}
 }
 
-// addresses returns the nsqlookupds, as they were given.
+// addresses returns the nsqlookupds as they were given, nil too.
 func (r *registrar) addresses() []string {
-	addresses := []string{}
-	for _, p := range r.all() {
-		addresses = append(addresses, p.addr)
-	}
-	return addresses
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.given
 }
 
 func (r *registrar) all() []*lookupPeer {

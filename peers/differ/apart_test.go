@@ -20,7 +20,7 @@ func TestApart(t *testing.T) {
 		{
 			name: "a deferral while there is no channel", because: "a deferral without a channel",
 			steps: steps{
-				open("a"), ask("a", dpub("{T}", "1000", "x")), wait(1200 * time.Millisecond),
+				open("a"), ask("a", dpub("{T}", "3000", "x")), wait(3100 * time.Millisecond),
 				consumer("b"), send("b", "RDY 1\n"), nothing("b"),
 			},
 			ours: []string{`a: response "OK"`, `b: response "OK"`, `b: message <1> attempt 1 "x"`},
@@ -49,7 +49,7 @@ func TestApart(t *testing.T) {
 		},
 		{
 			name: "headers are no part of the body", because: "message_bytes",
-			steps: steps{given(`MR1 {"k":"v"}`+"\nbody"), pick("/stats?format=json&topic={T}", `"message_bytes":\d+`)},
+			steps: steps{given(`MR1 {"k":"v"}` + "\nbody"), pick("/stats?format=json&topic={T}", `"message_bytes":\d+`)},
 			ours:  []string{`giver: response "OK"`, `"message_bytes":4`},
 		},
 		{
@@ -137,7 +137,7 @@ func TestApartWithOptions(t *testing.T) {
 	hasty := both(t, func(o *Options) { o.ClientTimeout = time.Second })
 	hasty.run(t, "hasty", []script{{
 		name: "a client that does not even begin", because: "a client that does not begin",
-		steps: steps{connect("a"), send("a", "  "), wait(1200 * time.Millisecond), nothing("a")},
+		steps: steps{connect("a"), send("a", "  "), wait(1500 * time.Millisecond), nothing("a")},
 		ours:  []string{"a: end"},
 	}})
 
@@ -150,8 +150,7 @@ func TestApartWithOptions(t *testing.T) {
 			pick("/stats?format=json&topic={T}", `"tls_cipher_suite":"(Unknown|TLS)`),
 		},
 		ours: []string{
-			`a: response "{\"max_rdy_count\":2500,\"version\":\"1.3.0\",\"max_msg_timeout\":900000,\"msg_timeout\":60000,\"tls_v1\":true,\"deflate\":false,` +
-				`\"deflate_level\":6,\"max_deflate_level\":6,\"snappy\":false,\"sample_rate\":0,\"auth_required\":false,\"output_buffer_size\":16384,\"output_buffer_timeout\":1}"`,
+			"a: " + agreed("true"),
 			`a: response "OK"`, `a: response "OK"`, `"tls_cipher_suite":"TLS`,
 		},
 	}})

@@ -16,21 +16,32 @@ import (
 
 // web sends an HTTP request and notes the answer.
 func web(method, target string, body ...string) func(*session) {
+	if method == http.MethodGet && strings.HasPrefix(target, "/stats") {
+		return steady(target)
+	}
 	return func(s *session) { s.web("http://"+s.node.HTTP, method, target, strings.Join(body, "")) }
 }
 
-// steady is a GET that is repeated until the answer is the same twice: nsqd moves what is
-// published from the topic to its channels a moment later.
+// steady is a GET that is repeated until the answer has been the same for a while: nsqd
+// moves what is published from the topic to its channels a moment later.
 func steady(target string) func(*session) {
+	return settled(func(s *session) { s.web("http://"+s.node.HTTP, http.MethodGet, target, "") })
+}
+
+// settled repeats a step, which notes one line, until that has been the same for a while.
+func settled(step func(*session)) func(*session) {
 	return func(s *session) {
-		was := ""
-		for until := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-			web("GET", target)(s)
+		was, same := "", 0
+		for until := time.Now().Add(patience); ; time.Sleep(12 * time.Millisecond) {
+			step(s)
 			is := s.log[len(s.log)-1]
-			if is == was || time.Now().After(until) {
+			if same++; is != was {
+				was, same = is, 1
+			}
+			if same == 4 || time.Now().After(until) {
 				return
 			}
-			was, s.log = is, s.log[:len(s.log)-1]
+			s.log = s.log[:len(s.log)-1]
 		}
 	}
 }
@@ -181,7 +192,18 @@ func (s *session) normal(text string) string {
 			text = regexp.MustCompile(`(:|: |_)`+port+`\b`).ReplaceAllString(text, "${1}"+what)
 		}
 	}
+	text = names.ReplaceAllStringFunc(text, sorted)
 	return s.named(s.ownProducers(text))
+}
+
+// names are lists of names, which nsqlookupd tells in any order.
+var names = regexp.MustCompile(`"(topics|channels)":\["[^]]*"\]`)
+
+func sorted(list string) string {
+	key, values, _ := strings.Cut(strings.TrimSuffix(list, "]"), "[")
+	all := strings.Split(values, ",")
+	slices.Sort(all)
+	return key + "[" + strings.Join(all, ",") + "]"
 }
 
 // ownProducers is ownClients for the list at the end of GET /stats as text.
@@ -224,6 +246,10 @@ func (s *session) ownClients(text, list string) string {
 		}
 		var own []string
 		for _, client := range clients {
+			if !strings.Contains(string(client), `"client_id"`) {
+				own = append(own, string(client)) // nsqlookupd's producers are nodes
+				continue
+			}
 			for name := range s.conns {
 				if strings.Contains(string(client), `:`+name+`"`) {
 					own = append(own, string(client))

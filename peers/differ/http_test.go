@@ -11,6 +11,14 @@ func TestRoutes(t *testing.T) {
 	p := both(t, nil)
 	var scripts []script
 	for _, target := range []string{
+		"/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/symbol", "/debug/pprof/heap", "/debug/pprof/goroutine", "/debug/pprof/block",
+		"/debug/pprof/threadcreate", "/debug/pprof/mutex", "/debug/pprof/allocs", "/debug/pprof/trace", "/debug/pprof/nothing", "/debug/pprof/profile/",
+	} {
+		for _, method := range []string{"GET", "POST", "PUT", "HEAD"} {
+			scripts = append(scripts, script{name: method + " " + target, steps: steps{status(method, target)}})
+		}
+	}
+	for _, target := range []string{
 		"/", "/ping", "/info", "/pub", "/mpub", "/stats", "/topic/create", "/topic/delete", "/topic/empty", "/topic/pause", "/topic/unpause",
 		"/channel/create", "/channel/delete", "/channel/empty", "/channel/pause", "/channel/unpause", "/config/nothing", "/config/", "/config", "/config/a/b",
 		"/debug/pprof", "/debug", "/topic", "/topic/", "/topic/nothing", "/channel",
@@ -46,7 +54,7 @@ func TestHTTPPublish(t *testing.T) {
 		{name: "pub of one byte more", steps: steps{announced("POST", "/pub?topic={T}", 1<<20+1), steady(got)}},
 		{name: "pub of one byte more, unannounced", steps: steps{chunked("POST", "/pub?topic={T}", mib(-1)), steady(got)}},
 		{name: "pub of an unannounced size", steps: steps{chunked("POST", "/pub?topic={T}", "x"), steady(got)}},
-		{name: "pub in a moment", steps: steps{web("POST", "/pub?topic={T}&defer=300", "x"), consumer("a"), send("a", "RDY 1\n"), nothing("a"), steady(got), frames("a", 1)}},
+		{name: "pub in a moment", steps: steps{web("POST", "/pub?topic={T}&defer=2000", "x"), consumer("a"), send("a", "RDY 1\n"), nothing("a"), steady(got), frames("a", 1)}},
 
 		{name: "mpub", steps: steps{web("POST", "/mpub?topic={T}", "a\nb\nccc"), steady(got), consumer("a"), send("a", "RDY 9\n"), inAnyOrder("a", 3)}},
 		{name: "mpub that ends in a line", steps: steps{web("POST", "/mpub?topic={T}", "a\nb\n"), steady(got)}},
@@ -118,7 +126,7 @@ func TestHTTPAdmin(t *testing.T) {
 			topic("unpause"), inAnyOrder("a", 2), steady(got),
 		}},
 		{name: "pause a topic, and its channels go on", steps: steps{
-			given("1"), channel("create"), topic("create"), channel("create"), wait(aMoment), topic("pause"), consumer("a"), ask("a", "RDY 1\n"), steady(got),
+			given("1"), channel("create"), topic("create"), channel("create"), eventually("depth", 1), topic("pause"), consumer("a"), ask("a", "RDY 1\n"), steady(got),
 		}},
 		{name: "a channel of a paused topic gets what is published meanwhile, later", steps: steps{
 			topic("create"), topic("pause"), given("1"), consumer("a"), send("a", "RDY 9\n"), nothing("a"), steady(got), topic("unpause"), frames("a", 1),
@@ -134,17 +142,17 @@ func TestHTTPAdmin(t *testing.T) {
 			given("1", "2"), topic("empty"), steady(got), given("3"), consumer("a"), ask("a", "RDY 9\n"), nothing("a"),
 		}},
 		{name: "empty a topic, and its channels keep what they have", steps: steps{
-			topic("create"), channel("create"), given("1"), wait(aMoment), topic("pause"), given("2"), topic("empty"), steady(got), topic("unpause"),
+			topic("create"), channel("create"), given("1"), eventually("depth", 1), topic("pause"), given("2"), topic("empty"), steady(got), topic("unpause"),
 			consumer("a"), send("a", "RDY 9\n"), frames("a", 1), nothing("a"),
 		}},
 		{name: "an ephemeral channel goes with its last client", steps: steps{
-			given("1"), open("a"), ask("a", sub("{T}", "e#ephemeral")), wait(aMoment), steady(got), hangUp("a"), wait(4 * aMoment), steady(got),
+			given("1"), open("a"), ask("a", sub("{T}", "e#ephemeral")), eventually("depth", 1), steady(got), hangUp("a"), eventually("depth", noChannel), steady(got),
 		}},
 		{name: "an ephemeral topic goes with its last channel", steps: steps{
 			open("a"), ask("a", sub("{T}#ephemeral", "e#ephemeral")), hangUp("a"), gone("{T}%23ephemeral"),
 		}},
 		{name: "an ephemeral topic stays without a channel", steps: steps{
-			web("POST", "/topic/create?topic={T}%23ephemeral"), wait(aMoment), web("GET", "/stats?format=json&topic={T}%23ephemeral&include_mem=0&include_clients=0"),
+			web("POST", "/topic/create?topic={T}%23ephemeral"), web("GET", "/stats?format=json&topic={T}%23ephemeral&include_mem=0&include_clients=0"),
 			web("POST", "/channel/create?topic={T}%23ephemeral&channel=c"), web("POST", "/channel/delete?topic={T}%23ephemeral&channel=c"),
 			gone("{T}%23ephemeral"),
 		}},
@@ -171,18 +179,28 @@ func TestHTTPStats(t *testing.T) {
 		{name: "text of one topic", steps: steps{given("1", "2"), consumer("a"), ask("a", "RDY 1\n"), web("GET", "/stats?topic={T}")}},
 		{name: "text without clients and memory", steps: steps{given("1"), consumer("a"), web("GET", "/stats?topic={T}&include_clients=false&include_mem=false")}},
 		{name: "text of what is paused", steps: steps{
-			given("1"), consumer("a"), wait(aMoment), web("POST", "/topic/pause?topic={T}"), web("POST", "/channel/pause?topic={T}&channel=c"), wait(aMoment), web("GET", "/stats?topic={T}&include_clients=0&include_mem=0"),
+			given("1"), consumer("a"), eventually("depth", 1), web("POST", "/topic/pause?topic={T}"), web("POST", "/channel/pause?topic={T}&channel=c"), web("GET", "/stats?topic={T}&include_clients=0&include_mem=0"),
 		}},
 		{name: "text of a topic that is not there", steps: steps{web("GET", "/stats?topic={T}&include_clients=0&include_mem=0")}},
 		{name: "JSON of a topic that is not there", steps: steps{web("GET", "/stats?format=json&topic={T}&include_clients=0&include_mem=0")}},
 		{name: "JSON of a channel that is not there", steps: steps{given("1"), web("GET", "/stats?format=json&topic={T}&channel=none&include_clients=0&include_mem=0")}},
 		{name: "text of a channel that is not there", steps: steps{given("1"), web("GET", "/stats?topic={T}&channel=none&include_clients=0&include_mem=0")}},
-		{name: "JSON of one channel of two", steps: steps{given("1"), consumer("a"), web("POST", "/channel/create?topic={T}&channel=d"), web("GET", "/stats?format=json&topic={T}&channel=d&include_mem=0")}},
+		{name: "JSON of one channel of two", steps: steps{given("1"), consumer("a"), eventually("depth", 1), web("POST", "/channel/create?topic={T}&channel=d"), web("GET", "/stats?format=json&topic={T}&channel=d&include_mem=0")}},
 		{name: "channels are sorted", steps: steps{
-			given("1"), web("POST", "/channel/create?topic={T}&channel=b"), web("POST", "/channel/create?topic={T}&channel=c"), web("POST", "/channel/create?topic={T}&channel=a"),
-			wait(aMoment), web("GET", "/stats?format=json&topic={T}&include_mem=0&include_clients=0"),
+			given("1"), web("POST", "/channel/create?topic={T}&channel=b"), eventually("depth", 1), web("POST", "/channel/create?topic={T}&channel=c"), web("POST", "/channel/create?topic={T}&channel=a"),
+			web("GET", "/stats?format=json&topic={T}&include_mem=0&include_clients=0"),
 		}},
 		{name: "a query that is none", steps: steps{web("GET", "/stats?topic=%zz")}},
+		{name: "a client that publishes is no producer of a topic that is not there", steps: steps{
+			open("a"), ask("a", pub("{T}", "1")), web("GET", "/stats?format=json&topic={T}.none&include_mem=0"), web("GET", "/stats?topic={T}.none&include_mem=0"),
+		}},
+		{name: "a client that publishes is a producer, whatever the topic", steps: steps{
+			open("a"), ask("a", pub("{T}", "1")), web("POST", "/topic/create?topic={T}.b"), web("GET", "/stats?format=json&topic={T}.b&include_mem=0"), web("GET", "/stats?topic={T}.b&include_mem=0"),
+			web("GET", "/stats?format=json&topic={T}&channel=none&include_mem=0"),
+		}},
+		{name: "one that publishes and consumes", steps: steps{
+			consumer("a"), ask("a", pub("{T}", "1")), ask("a", "RDY 1\n"), state(), web("GET", "/stats?topic={T}&include_mem=0"),
+		}},
 		{name: "another format is text", steps: steps{given("1"), web("GET", "/stats?format=xml&topic={T}&include_mem=0&include_clients=0")}},
 		{name: "what clients said of themselves", steps: steps{
 			given("1"), open("a"), ask("a", identify(`{"client_id":"me \"<x>\"","hostname":"here","user_agent":"mine/1","feature_negotiation":true,"sample_rate":42}`)),
@@ -230,7 +248,8 @@ func TestHTTPConfig(t *testing.T) {
 		web("PUT", "/config/log_level", "debug"), web("GET", "/config/log_level"), web("PUT", "/config/log_level", "WARN"), web("GET", "/config/log_level"),
 		web("PUT", "/config/log_level", "loud"), web("PUT", "/config/log_level"), web("PUT", "/config/log_level", "info"),
 		web("PUT", "/config/nsqlookupd_tcp_addresses", `["127.0.0.1:1","127.0.0.1:2"]`), web("GET", "/config/nsqlookupd_tcp_addresses"),
-		web("PUT", "/config/nsqlookupd_tcp_addresses", `"127.0.0.1:1"`), web("PUT", "/config/nsqlookupd_tcp_addresses", `no`), web("PUT", "/config/nsqlookupd_tcp_addresses", `[]`),
+		web("PUT", "/config/nsqlookupd_tcp_addresses", `"127.0.0.1:1"`), web("PUT", "/config/nsqlookupd_tcp_addresses", `no`), web("PUT", "/config/nsqlookupd_tcp_addresses", `null`), web("GET", "/config/nsqlookupd_tcp_addresses"), web("PUT", "/config/nsqlookupd_tcp_addresses", `["127.0.0.1:1","127.0.0.1:1"]`),
+		web("PUT", "/config/nsqlookupd_tcp_addresses", `["a b"]`), web("PUT", "/config/nsqlookupd_tcp_addresses", `[]`),
 		web("GET", "/config/nsqlookupd_tcp_addresses"), web("PUT", "/config/max_rdy_count", "1"), web("PUT", "/config/nothing", "1"), web("PUT", "/config/nothing"), chunked("PUT", "/config/log_level", mib(-1)),
 	}
 	p.run(t, "config", []script{

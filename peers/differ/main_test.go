@@ -11,7 +11,7 @@ import (
 const atATime = "16"
 
 // What is random is the same each time, unless -rapid.seed says otherwise.
-var rapidly = map[string]string{"rapid.seed": "1300", "rapid.checks": "40", "rapid.nofailfile": "true"}
+var rapidly = map[string]string{"rapid.seed": "1300", "rapid.checks": "40", "rapid.steps": "15", "rapid.nofailfile": "true"}
 
 func TestMain(m *testing.M) {
 	flag.Parse()

@@ -1,10 +1,7 @@
 package differ
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -87,26 +84,27 @@ func TestRandomCommands(t *testing.T) {
 		tw := p.twins(t, r, freshTopic())
 		defer tw.close()
 		tw.do(consumer("a"))
-		for i := 0; i < 12 && !tw.theirs.over; i++ {
+		for i := 0; i < 12 && !tw.theirs.over && !tw.ours.over; i++ {
 			command := commands().Draw(r, "command")
-			tw.do(func(s *session) { s.upTo(command, fmt.Sprintf("barrier%09d", i)) })
+			tw.both(func(s *session) { s.upTo(command, fmt.Sprintf("barrier%09d", i), 2*aMoment) })
 		}
+		tw.do(func(s *session) { s.toTheEnd("barrier") })
 		tw.do(depths())
 	})
 }
 
 // upTo sends the command and behind it one that is answered by an error that tells them
-// apart, and notes all frames up to it. When there can be no more of them, s is over.
-func (s *session) upTo(command, barrier string) {
+// apart, and notes all frames up to it. If it does not come, because the connection has
+// ended, or the command has taken it for a part of itself, s is over.
+func (s *session) upTo(command, barrier string, within time.Duration) {
 	s.write("a", command+"FIN "+barrier+"\n")
 	s.note("> %s", tell(command))
 	for {
-		line := s.frame(s.conn("a"), 2*aMoment)
+		line := s.frame(s.conn("a"), within)
 		switch {
 		case strings.Contains(line, barrier):
 			return
 		case line == ended || line == silent:
-			s.note("%s", line)
 			s.over = true
 			return
 		default:
@@ -115,14 +113,26 @@ func (s *session) upTo(command, barrier string) {
 	}
 }
 
+// toTheEnd notes all frames to the end of the connection, but for those of barriers.
+func (s *session) toTheEnd(barrier string) {
+	shut("a")(s)
+	for {
+		line := s.wanted("a")
+		if !strings.Contains(line, barrier) {
+			s.note("%s", line)
+		}
+		if line == ended || line == late || strings.HasPrefix(line, broken) {
+			return
+		}
+	}
+}
+
 // commands are random commands of one who has subscribed. Some have a body that is not
 // what they say it is.
 func commands() *rapid.Generator[string] {
 	name := rapid.OneOf(rapid.Just("{T}"), rapid.SampledFrom([]string{"", "a/b", "x#ephemeral", "ä", strings.Repeat("n", 65)}))
-	number := rapid.OneOf(
-		rapid.Map(rapid.IntRange(-2, 3), func(n int) string { return fmt.Sprint(n) }),
-		rapid.SampledFrom([]string{"", "x", "2500", "2501", "3600000", "3600001", "007", "1e3", "18446744073709551616", "99999999999999999999"}),
-	)
+	// None that is over while its script runs.
+	number := rapid.SampledFrom([]string{"-2", "-1", "0", "000", "", "x", "3600000", "3600001", "1e3", "18446744073709551616", "99999999999999999999"})
 	id := rapid.SampledFrom([]string{"0123456789abcdef", "0123456789ABCDEF", "", "short", "0123456789abcdefg", "not a number !!!"})
 	body := rapid.OneOf(
 		rapid.Map(rapid.StringN(0, 20, 40), sized),
@@ -151,200 +161,6 @@ func commands() *rapid.Generator[string] {
 		text(just("RDY "), rapid.SampledFrom([]string{"-1", "x", "2501", "0"}), eol), text(just("CLS"), eol),
 		text(rapid.StringN(0, 10, 20), eol),
 	)
-}
-
-// Whatever a producer and a consumer do, the same messages come, with the same attempts,
-// and the channel holds the same.
-func TestRandomLives(t *testing.T) {
-	t.Parallel()
-	p := both(t, nil)
-	rapid.Check(t, func(r *rapid.T) {
-		tw := p.twins(t, r, freshTopic())
-		defer tw.close()
-		l := &lives{twins: tw}
-		tw.do(steps{open("p"), consumer("a")}.play)
-		r.Repeat(map[string]func(*rapid.T){
-			"publish": l.publish, "rdy": l.rdy, "finish": l.finish, "requeue": l.requeue, "touch": l.touch, "pause": l.pause, "empty": l.empty,
-			"": func(*rapid.T) { l.settle() },
-		})
-	})
-}
-
-// heed is how long nsqd may go on to send after it was told not to.
-const heed = 20 * time.Millisecond
-
-// lives models a channel with one consumer, as far as is needed to know how many
-// messages will come.
-type lives struct {
-	*twins
-	published int
-	ready     []string // bodies of messages that wait
-	inFlight  []string
-	gone      []string // were in flight once
-	deferred  int
-	open      bool // RDY is not 0
-	paused    bool
-}
-
-// settle waits for the messages that must come, and compares them and the channel.
-func (l *lives) settle() {
-	if l.open && !l.paused {
-		if n := len(l.ready); n > 0 {
-			l.do(func(s *session) { s.messages("a", n) })
-		}
-		l.inFlight = append(l.inFlight, l.ready...)
-		l.ready = nil
-	}
-	l.do(func(s *session) { s.holds(len(l.ready), len(l.inFlight), l.deferred) })
-}
-
-// holds waits until the channel holds so many messages. nsqd takes its time to move them
-// from the topic to it.
-func (s *session) holds(ready, inFlight, deferred int) {
-	var stats struct {
-		Topics []struct {
-			Channels []struct {
-				Depth         int `json:"depth"`
-				InFlightCount int `json:"in_flight_count"`
-				DeferredCount int `json:"deferred_count"`
-			} `json:"channels"`
-		} `json:"topics"`
-	}
-	want := [3]int{ready, inFlight, deferred}
-	for until := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		resp, err := http.Get("http://" + s.node.HTTP + "/stats?format=json&include_clients=0&include_mem=0&topic=" + s.topic)
-		if err != nil {
-			s.note("stats: %v", err)
-			return
-		}
-		err = json.NewDecoder(resp.Body).Decode(&stats)
-		_ = resp.Body.Close()
-		if err != nil || len(stats.Topics) != 1 || len(stats.Topics[0].Channels) != 1 {
-			s.note("stats: %v %v", stats, err)
-			return
-		}
-		c := stats.Topics[0].Channels[0]
-		if got := [3]int{c.Depth, c.InFlightCount, c.DeferredCount}; got == want || time.Now().After(until) {
-			s.note("ready, in flight, deferred: %v", got)
-			return
-		}
-	}
-}
-
-// messages waits for n messages, in any order, and remembers their ids by their bodies.
-func (s *session) messages(name string, n int) {
-	var lines []string
-	for range n {
-		_ = s.conn(name).SetReadDeadline(time.Now().Add(patience))
-		kind, data, err := readFrame(s.conn(name).in)
-		if err != nil || kind != 2 || len(data) < 26 {
-			s.note("%s: %d %q %v", name, kind, data, err)
-			return
-		}
-		id, body := string(data[10:26]), string(data[26:])
-		if s.byBody == nil {
-			s.byBody = make(map[string]string)
-		}
-		s.byBody[body] = id
-		lines = append(lines, fmt.Sprintf("%s attempt %d", body, data[9]))
-	}
-	slices.Sort(lines)
-	s.note("%s: %s", name, strings.Join(lines, ", "))
-}
-
-// told sends a command about a message, and behind it one whose answer ends the wait.
-func (l *lives) told(command, body, rest string) {
-	l.do(func(s *session) { s.upTo(command+" {body:"+body+"}"+rest+"\n", "barrier000000000") })
-}
-
-func (l *lives) publish(r *rapid.T) {
-	var bodies []string
-	for range rapid.IntRange(1, 4).Draw(r, "messages") {
-		l.published++
-		bodies = append(bodies, fmt.Sprintf("m%d", l.published))
-	}
-	l.ready = append(l.ready, bodies...)
-	l.do(ask("p", mpub("{T}", bodies...)))
-	l.settle()
-}
-
-func (l *lives) rdy(*rapid.T) {
-	l.open = !l.open
-	if l.open {
-		l.do(send("a", "RDY 2500\n"))
-	} else {
-		l.do(func(s *session) { s.upTo("RDY 0\n", "barrier000000000") })
-		l.do(wait(heed))
-	}
-	l.settle()
-}
-
-// pick takes one of those in flight, or sometimes one that no longer is.
-func (l *lives) pick(r *rapid.T) (body string, held bool) {
-	if len(l.inFlight) > 0 && (len(l.gone) == 0 || rapid.IntRange(0, 4).Draw(r, "held") > 0) {
-		i := rapid.IntRange(0, len(l.inFlight)-1).Draw(r, "which")
-		return l.inFlight[i], true
-	}
-	if len(l.gone) == 0 {
-		r.Skip("no message has come yet")
-	}
-	body = rapid.SampledFrom(l.gone).Draw(r, "gone")
-	return body, slices.Contains(l.inFlight, body)
-}
-
-func (l *lives) release(body string) {
-	l.inFlight = slices.DeleteFunc(l.inFlight, func(b string) bool { return b == body })
-	if !slices.Contains(l.gone, body) {
-		l.gone = append(l.gone, body)
-	}
-}
-
-func (l *lives) finish(r *rapid.T) {
-	body, _ := l.pick(r)
-	l.told("FIN", body, "")
-	l.release(body)
-}
-
-func (l *lives) touch(r *rapid.T) {
-	body, _ := l.pick(r)
-	l.told("TOUCH", body, "")
-}
-
-func (l *lives) requeue(r *rapid.T) {
-	body, held := l.pick(r)
-	if held && l.open && !l.paused && rapid.Bool().Draw(r, "at once") {
-		// Its redelivery would come among what is waited for.
-		l.do(send("a", "REQ {body:"+body+"} 0\n"))
-		l.release(body)
-		l.ready = append(l.ready, body)
-		l.settle()
-		return
-	}
-	l.told("REQ", body, " 3600000")
-	if held {
-		l.deferred++
-	}
-	l.release(body)
-}
-
-func (l *lives) pause(*rapid.T) {
-	l.paused = !l.paused
-	verb := "unpause"
-	if l.paused {
-		verb = "pause"
-	}
-	l.do(web("POST", "/channel/"+verb+"?topic={T}&channel=c"))
-	if l.paused {
-		l.do(wait(heed))
-	}
-	l.settle()
-}
-
-func (l *lives) empty(*rapid.T) {
-	l.do(web("POST", "/channel/empty?topic={T}&channel=c"))
-	l.gone = append(l.gone, l.inFlight...)
-	l.inFlight, l.ready, l.deferred = nil, nil, 0
-	l.settle()
 }
 
 // Whatever is asked of the HTTP door, the answers are the same.
@@ -392,4 +208,41 @@ func requests(r *rapid.T) (method, target, body string) {
 		target += "&topic={T}" // other tests run at the same time
 	}
 	return method, target, body
+}
+
+// Whatever a client sends in one go, and however it is cut into pieces, all of it is
+// answered the same.
+func TestRandomConversations(t *testing.T) {
+	t.Parallel()
+	p := both(t, nil)
+	rapid.Check(t, func(r *rapid.T) {
+		tw := p.twins(t, r, freshTopic())
+		defer tw.close()
+		said := ""
+		for _, command := range rapid.SliceOfN(rapid.OneOf(beginnings(), commands()), 1, 8).Draw(r, "commands") {
+			said += command
+		}
+		cut := rapid.IntRange(0, len(said)).Draw(r, "cut")
+		tw.do(open("a"))
+		tw.do(steps{send("a", said[:cut]), send("a", said[cut:]), shut("a"), end("a"), depths()}.play)
+	})
+}
+
+// beginnings are commands of one who has not subscribed.
+func beginnings() *rapid.Generator[string] {
+	number := rapid.Map(rapid.SampledFrom([]int{-2, -1, 0, 1, 24, 25, 63, 64, 99, 100, 999, 1000, 60000, 65536, 900000, 900001}), func(n int) string { return fmt.Sprint(n) })
+	value := rapid.OneOf(number, rapid.SampledFrom([]string{"null", "true", `"x"`, "1.5", "{}", ""}))
+	field := rapid.Custom(func(r *rapid.T) string {
+		key := rapid.SampledFrom([]string{
+			"client_id", "hostname", "user_agent", "heartbeat_interval", "output_buffer_size", "output_buffer_timeout", "sample_rate", "msg_timeout",
+			"feature_negotiation", "deflate_level", "x",
+		}).Draw(r, "key")
+		return `"` + key + `":` + value.Draw(r, "value")
+	})
+	return rapid.OneOf(
+		rapid.Map(rapid.SliceOfN(field, 0, 3), func(fields []string) string { return identify("{" + strings.Join(fields, ",") + "}") }),
+		rapid.Just(identify(`{"feature_negotiation":true,"msg_timeout":5000}`)),
+		rapid.Map(rapid.SampledFrom([]string{"c", "", "a/b", "c more"}), func(channel string) string { return sub("{T}", channel) }),
+		rapid.Just(pub("{T}", "x")), rapid.Just("NOP\n"),
+	)
 }

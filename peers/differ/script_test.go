@@ -146,10 +146,13 @@ func both(t *testing.T, change func(*Options)) pair {
 	return pair{theirs: start(t, node.NSQD, change), ours: start(t, node.Millrace, change)}
 }
 
+// promptly has nsqd not wait for more to write with a message.
+func promptly(o *Options) { o.OutputBufferTimeout = time.Millisecond }
+
 func start(t *testing.T, which node.Start, change func(*Options)) *node.Node {
 	t.Helper()
 	n, err := which(t.TempDir(), func(o *Options) {
-		o.OutputBufferTimeout = time.Millisecond // nsqd waits so long for more to write with a message
+		promptly(o)
 		if change != nil {
 			change(o)
 		}
@@ -183,6 +186,12 @@ func (p pair) compare(t *testing.T, sc script, topic string) {
 	playing.Go(func() { theirs = sc.play(t, p.theirs, topic) })
 	playing.Go(func() { ours = sc.play(t, p.ours, topic) })
 	playing.Wait()
+	sc.judge(t, topic, theirs, ours)
+}
+
+// judge fails the test unless the two transcripts are what they are meant to be.
+func (sc script) judge(t *testing.T, topic string, theirs, ours []string) {
+	t.Helper()
 	want := theirs
 	if sc.because != "" {
 		why, ok := table.prove(sc.because)

@@ -35,7 +35,7 @@ func (a *authority) answer(w http.ResponseWriter, r *http.Request) {
 		query = r.Form
 	}
 	a.mu.Lock()
-	a.asked = append(a.asked, fmt.Sprintf("%s %s %s", r.Method, r.URL.Path, query.Encode()))
+	a.asked = append(a.asked, fmt.Sprintf("%s %s %s %s", r.Method, r.URL.Path, query.Encode(), r.Header.Get("Accept")))
 	a.mu.Unlock()
 	status, body, _ := strings.Cut(query.Get("secret"), " ")
 	code := 0
@@ -120,8 +120,8 @@ func TestAuth(t *testing.T) {
 		{name: "publishing needs a channel's pattern that fits none", steps: steps{open("a"), auth(allow(".*", `"^x$"`, `"publish"`)), send("a", pub("{T}", "x")), shut("a"), end("a")}},
 		{name: "no channels", steps: steps{open("a"), auth(allow(".*", ``, `"publish","subscribe"`)), send("a", pub("{T}", "x")), shut("a"), end("a")}},
 		{name: "a lifetime that ends", steps: steps{
-			open("a"), auth(`200 {"ttl":1,"identity":"{T}","authorizations":[{"topic":".*","channels":[".*"],"permissions":["publish"]}]}`),
-			ask("a", pub("{T}", "1")), wait(1200 * time.Millisecond), ask("a", pub("{T}", "2")), heard,
+			open("a"), auth(`200 {"ttl":2,"identity":"{T}","authorizations":[{"topic":".*","channels":[".*"],"permissions":["publish"]}]}`),
+			ask("a", pub("{T}", "1")), wait(2200 * time.Millisecond), ask("a", pub("{T}", "2")), heard,
 		}},
 	}
 	p.run(t, "auth", scripts)

@@ -99,7 +99,7 @@ func TestSettle(t *testing.T) {
 			given("1"), consumer("a"), ask("a", "RDY 1\n"), consumer("b"), ask("b", "FIN <1>\n"), ask("b", "TOUCH <1>\n"), ask("b", "REQ <1> 0\n"), state(), send("a", "FIN <1>\n"), nothing("a"),
 		}},
 		{name: "REQ", steps: steps{given("1"), consumer("a"), ask("a", "RDY 1\n"), ask("a", "REQ <1> 0\n"), ask("a", "REQ <1> 0\n"), state()}},
-		{name: "REQ in a moment", steps: steps{given("1"), consumer("a"), ask("a", "RDY 1\n"), send("a", "REQ <1> 300\n"), nothing("a"), depths(), frames("a", 1), state()}},
+		{name: "REQ in a moment", steps: steps{given("1"), consumer("a"), ask("a", "RDY 1\n"), send("a", "REQ <1> 2000\n"), nothing("a"), depths(), frames("a", 1), state()}},
 		{name: "REQ twice", steps: steps{given("1"), consumer("a"), ask("a", "RDY 1\n"), send("a", "REQ <1> 3600000\n"), ask("a", "REQ <1> 0\n"), state()}},
 		{name: "REQ for longer than is allowed is for as long as is allowed", steps: steps{
 			given("1"), consumer("a"), ask("a", "RDY 1\n"), send("a", "REQ <1> 99999999\n"), nothing("a"), state(),
@@ -147,8 +147,8 @@ func TestSettle(t *testing.T) {
 // What time does: leases, heartbeats, silence.
 func TestTime(t *testing.T) {
 	t.Parallel()
-	p := both(t, func(o *Options) { o.MaxMsgTimeout = 2 * time.Second })
-	short := identify(`{"msg_timeout":1000}`)
+	p := both(t, func(o *Options) { o.MaxMsgTimeout = 4 * time.Second })
+	short := identify(`{"msg_timeout":2000}`)
 	p.run(t, "time", []script{
 		{name: "a lease ends, and its message comes to another", steps: steps{
 			given("1"), open("a"), ask("a", short), ask("a", sub("{T}", "c")), ask("a", "RDY 1\n"), send("a", "RDY 0\n"),
@@ -156,12 +156,12 @@ func TestTime(t *testing.T) {
 		}},
 		{name: "TOUCH makes a lease longer", steps: steps{
 			given("1"), open("a"), ask("a", short), ask("a", sub("{T}", "c")), ask("a", "RDY 1\n"),
-			wait(700 * time.Millisecond), send("a", "TOUCH <1>\n"), wait(700 * time.Millisecond), depths(), send("a", "FIN <1>\n"), nothing("a"), depths(),
+			wait(1200 * time.Millisecond), send("a", "TOUCH <1>\n"), wait(1200 * time.Millisecond), depths(), send("a", "FIN <1>\n"), nothing("a"), depths(),
 		}},
 		{name: "TOUCH makes a lease no longer than is allowed", steps: steps{
 			given("1"), open("a"), ask("a", short), ask("a", sub("{T}", "c")), ask("a", "RDY 1\n"), send("a", "RDY 0\n"),
-			wait(700 * time.Millisecond), send("a", "TOUCH <1>\n"), wait(700 * time.Millisecond), send("a", "TOUCH <1>\n"), wait(300 * time.Millisecond), depths(),
-			wait(600 * time.Millisecond), ask("a", "TOUCH <1>\n"), depths(),
+			wait(1200 * time.Millisecond), send("a", "TOUCH <1>\n"), wait(1200 * time.Millisecond), send("a", "TOUCH <1>\n"), wait(time.Second), depths(),
+			wait(1500 * time.Millisecond), ask("a", "TOUCH <1>\n"), depths(),
 		}},
 		{name: "heartbeats", steps: steps{
 			open("a"), ask("a", identify(`{"heartbeat_interval":1000}`)), beat("a"), send("a", "NOP\n"), beat("a"), ask("a", pub("{T}", "x")), beat("a"),
@@ -170,13 +170,21 @@ func TestTime(t *testing.T) {
 			open("a"), ask("a", identify(`{"heartbeat_interval":1000}`)), beat("a"), end("a"),
 		}},
 		{name: "a consumer that is silent is left", steps: steps{
-			open("a"), ask("a", identify(`{"heartbeat_interval":1000}`)), ask("a", sub("{T}", "c")), end("a"), wait(aMoment), state(),
+			open("a"), ask("a", identify(`{"heartbeat_interval":1000}`)), ask("a", sub("{T}", "c")), end("a"), eventually("client_count", 0), state(),
+		}},
+		{name: "a client that pauses only inside its commands is not silent", steps: steps{
+			open("a"), ask("a", identify(`{"heartbeat_interval":1000}`)), send("a", "NO"), wait(900 * time.Millisecond), send("a", "P\nNO"), wait(900 * time.Millisecond),
+			send("a", "P\nNO"), wait(900 * time.Millisecond), send("a", "P\n"), ask("a", pub("{T}", "x")),
+		}},
+		{name: "a body that trickles in is no sign of life", steps: steps{
+			open("a"), ask("a", identify(`{"heartbeat_interval":1000}`)), send("a", "PUB {T}\n", be32(9)), wait(900 * time.Millisecond), send("a", "x"),
+			wait(900 * time.Millisecond), send("a", "x"), end("a"),
 		}},
 		{name: "a client without heartbeats is not left", steps: steps{
 			open("a"), ask("a", identify(`{"heartbeat_interval":-1}`)), wait(2500 * time.Millisecond), ask("a", pub("{T}", "x")),
 		}},
 		{name: "a client that was told a lease ended hears of the message again", steps: steps{
-			given("1"), open("a"), ask("a", short), ask("a", sub("{T}", "c")), ask("a", "RDY 1\n"), wait(1300 * time.Millisecond), nothing("a"),
+			given("1"), open("a"), ask("a", short), ask("a", sub("{T}", "c")), ask("a", "RDY 1\n"), wait(2300 * time.Millisecond), nothing("a"),
 			send("a", "NOP\n"), frames("a", 1),
 		}, because: "a client whose lease ended", ours: []string{
 			`giver: response "OK"`, `a: response "OK"`, `a: response "OK"`, `a: message <1> attempt 1 "1"`, `a: nothing`, `a: message <1> attempt 2 "1"`,

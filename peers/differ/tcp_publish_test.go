@@ -14,7 +14,7 @@ func depths() func(*session) {
 func TestPublish(t *testing.T) {
 	t.Parallel()
 	p := both(t, nil)
-	p.run(t, "pub", append(names(), []script{
+	p.run(t, "pub", append(named(), []script{
 		{name: "PUB", steps: steps{open("a"), ask("a", pub("{T}", "x")), depths()}},
 		{name: "PUB of bytes that are no text", steps: steps{open("a"), ask("a", pub("{T}", "\x00\n\xff")), ask("a", sub("{T}", "c")), ask("a", "RDY 1\n")}},
 		{name: "PUB ignores a second argument", steps: steps{open("a"), ask("a", "PUB {T} more\n", sized("x")), depths()}},
@@ -66,7 +66,7 @@ func TestPublish(t *testing.T) {
 
 		{name: "DPUB at once", steps: steps{open("a"), ask("a", dpub("{T}", "0", "x")), ask("a", sub("{T}", "c")), ask("a", "RDY 1\n")}},
 		{name: "DPUB in a moment", steps: steps{
-			open("a"), ask("a", sub("{T}", "c")), send("a", "RDY 1\n"), ask("a", dpub("{T}", "300", "x")), nothing("a"), depths(), frames("a", 1), depths(),
+			open("a"), ask("a", sub("{T}", "c")), send("a", "RDY 1\n"), ask("a", dpub("{T}", "2000", "x")), nothing("a"), depths(), frames("a", 1), depths(),
 		}},
 		{name: "DPUB in more than an hour", steps: steps{open("a"), fails("a", "DPUB {T} 3600001\n")}},
 		{name: "DPUB never", steps: steps{open("a"), fails("a", "DPUB {T} 99999999999999999999\n", sized("x"))}},
@@ -94,8 +94,8 @@ func TestPublish(t *testing.T) {
 // mib is a message of a MiB, less some bytes.
 func mib(less int) string { return strings.Repeat("x", 1<<20-less) }
 
-// names publishes to names that are good, bad, and nearly bad, and subscribes to them.
-func names() []script {
+// named publishes to names that are good, bad, and nearly bad, and subscribes to them.
+func named() []script {
 	var scripts []script
 	for _, name := range []string{
 		"a", "A.b_c-9", ".", "-", "_", strings.Repeat("n", 64), strings.Repeat("n", 65), "",

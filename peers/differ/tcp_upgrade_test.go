@@ -140,6 +140,13 @@ func TestTLS(t *testing.T) {
 		{name: "TLS and deflate", steps: steps{open("a"), with(`,"deflate":true`), secured("a"), frames("a", 1), deflated("a"), frames("a", 1), exchange("a")}},
 		{name: "TLS with a certificate that nobody asked for", steps: steps{open("a"), with(""), secured("a", clientCert, clientKey), frames("a", 1), exchange("a")}},
 		{name: "without TLS where it may be", steps: steps{open("a"), ask("a", identify(`{"feature_negotiation":true}`)), exchange("a")}},
+		{name: "no TLS where it was agreed on", steps: steps{open("a"), with(""), fails("a", "PUB {T}\n", sized("x"))}},
+		{
+			name: "TLS asked for twice", because: "a second IDENTIFY",
+			steps: steps{open("a"), with(""), secured("a"), frames("a", 1), with(""), shut("a"), end("a")},
+			ours:  []string{"a: " + agreed("true"), `a: response "OK"`, "a: " + agreed("false"), "a: end"},
+		},
+		{name: "IDENTIFY after TLS", steps: steps{open("a"), with(""), secured("a"), frames("a", 1), ask("a", identify(`{"msg_timeout":1000}`)), exchange("a")}},
 		{name: "TLS asked for without negotiation", steps: steps{open("a"), ask("a", identify(`{"tls_v1":true}`)), ask("a", pub("{T}", "x"))}},
 		{name: "HTTPS", steps: steps{webTLS("GET", "/ping"), webTLS("POST", "/pub?topic={T}", "x"), web("GET", "/ping")}},
 	})
@@ -170,6 +177,12 @@ func TestTLS(t *testing.T) {
 		{name: "a client with another certificate", steps: steps{open("a"), with(""), secured("a", cert, key), rejected("a")}},
 		{name: "a client without a certificate", steps: steps{open("a"), with(""), secured("a"), rejected("a")}},
 	})
+}
+
+// agreed is what IDENTIFY is told with or without TLS.
+func agreed(secure string) string {
+	return `response "{\"max_rdy_count\":2500,\"version\":\"1.3.0\",\"max_msg_timeout\":900000,\"msg_timeout\":60000,\"tls_v1\":` + secure + `,\"deflate\":false,` +
+		`\"deflate_level\":6,\"max_deflate_level\":6,\"snappy\":false,\"sample_rate\":0,\"auth_required\":false,\"output_buffer_size\":16384,\"output_buffer_timeout\":1}"`
 }
 
 // small is exchange where HTTP has nothing to say without TLS.
