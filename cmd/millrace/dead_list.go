@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode/utf8"
+
+	"github.com/millrace/millrace"
+	"github.com/millrace/millrace/broker"
+)
+
+const (
+	// deadReason and deadBody are how much is listed of a letter's reason and body, in
+	// characters.
+	deadReason = 60
+	deadBody   = 40
+)
+
+// list prints the letters, and to notes what it does not print.
+func (o *deadOptions) list(ctx context.Context, out, notes io.Writer) (err error) {
+	box, err := o.openBox(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, box.close()) }()
+	listed, enough := 0, false
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	json := &messagePrinter{end: '\n', json: true}
+	err = box.each(ctx, func(ds []millrace.Delivery) (bool, error) {
+		var wanted []millrace.Delivery
+		for i, d := range ds {
+			if !o.wants(&d) {
+				continue
+			}
+			if wanted = append(wanted, d); listed+len(wanted) == o.count {
+				enough = true
+				box.there += int64(len(ds) - i - 1) // not looked at
+				break
+			}
+		}
+		var err error
+		if o.json {
+			err = json.print(out, wanted)
+		} else {
+			err = printLetters(table, wanted, listed == 0)
+		}
+		listed += len(wanted)
+		return enough, errors.Join(err, box.keep(ctx, ds))
+	})
+	if err = errors.Join(err, table.Flush()); err != nil {
+		return err
+	}
+	switch {
+	case box.there == 0 && listed > 0:
+		return nil
+	case enough:
+		_, err = fmt.Fprintf(notes, "up to %d more: see -n\n", box.there)
+	case box.there > 0:
+		_, err = fmt.Fprintf(notes, "%s more that somebody else is at, or that wait for their time\n", letters(box.there))
+	default:
+		_, err = fmt.Fprintf(notes, "no dead letters of %s\n", o.topic)
+	}
+	return err
+}
+
+// printLetters prints a line for each letter, below the names of the columns if they are
+// the first.
+func printLetters(w io.Writer, ds []millrace.Delivery, first bool) error {
+	if first && len(ds) > 0 {
+		if _, err := fmt.Fprintln(w, "ID\tDIED\tATTEMPTS\tCHANNEL\tREASON\tBODY"); err != nil {
+			return err
+		}
+	}
+	for i := range ds {
+		d := &ds[i]
+		died := "-"
+		if d.Published != 0 {
+			died = time.Unix(0, d.Published).Format(time.DateTime)
+		}
+		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", orText(letterID(d), "-"), died,
+			column(d, millrace.HeaderAttempts, 8), column(d, broker.HeaderChannel, millrace.MaxNameLen),
+			column(d, millrace.HeaderError, deadReason), excerpt(d.Body, deadBody))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// column is a header as it is listed.
+func column(d *millrace.Delivery, header string, most int) string {
+	value, _ := d.Headers.Get(header)
+	return orText(excerpt(value, most), "-")
+}
+
+// excerpt is the beginning of a text in so many characters, on one line. What a terminal
+// might obey is written as in Go's strings.
+func excerpt(text []byte, most int) string {
+	var b strings.Builder
+	n, cut := 0, len(text) > 4*most
+	for _, r := range string(text[:min(len(text), 4*most)]) {
+		shown := string(r)
+		if !strconv.IsPrint(r) {
+			shown = strings.Trim(strconv.QuoteRune(r), "'")
+		}
+		if n += utf8.RuneCountInString(shown); n > most {
+			cut = true
+			break
+		}
+		b.WriteString(shown)
+	}
+	if cut {
+		b.WriteString("…")
+	}
+	return b.String()
+}
+
+// revived is the message that a letter was before it died. It has all its retries again.
+func revived(d *millrace.Delivery) millrace.Message {
+	said := []string{millrace.HeaderError, millrace.HeaderErrorKind, millrace.HeaderAttempts, millrace.HeaderQueue}
+	if d.Headers.Text(millrace.HeaderErrorKind) == broker.KindUnfinished {
+		said = append(said, broker.HeaderChannel, broker.HeaderSequence, broker.HeaderPublished)
+	} else {
+		said = append(said, millrace.HeaderExitCode)
+	}
+	said = append(said, millrace.HeaderFailures)
+	// Of each only the first is the letter's: the message may have had its own.
+	var h millrace.Headers
+	for key, value := range d.Headers.All() {
+		if i := slices.Index(said, key); i >= 0 {
+			said = slices.Delete(said, i, i+1)
+			continue
+		}
+		h = h.Append(key, value)
+	}
+	return millrace.Message{Headers: h, Body: d.Body}
+}
