@@ -135,6 +135,11 @@ func onChannel(g *Grant, params url.Values) bool {
 	return !params.Has("topic") || g.Allows(Admin, params.Get("topic"), params.Get("channel"))
 }
 
+// onQueue is who may consume from the channel named, or from all of the topic's.
+func onQueue(g *Grant, params url.Values) bool {
+	return !params.Has("topic") || g.Allows(Subscribe, params.Get("topic"), params.Get("channel"))
+}
+
 // admit returns what the sender of a request is allowed, or nil and what to tell it.
 func (s *web) admit(r *http.Request, may access) (*Grant, answer) {
 	if s.cfg.Tokens == nil || may == nil {

@@ -41,6 +41,9 @@ func (s *web) routes() []route {
 		{method: post, path: "/channel/pause", access: onChannel, answer: s.pauseChannel},
 		{method: post, path: "/channel/unpause", access: onChannel, answer: s.unpauseChannel},
 
+		{method: get, path: "/peek", access: onQueue, answer: s.peek},
+		{method: post, path: "/channel/replay", access: onChannel, answer: s.replay},
+
 		{method: get, path: "/lookup", access: known, answer: s.lookup},
 		{method: get, path: "/nodes", access: known, answer: s.nodes},
 		{method: get, path: "/topics", access: known, answer: s.topics},

@@ -26,9 +26,9 @@ const (
 	Read Action = iota
 	// Publish is to publish to a topic, which creates it.
 	Publish
-	// Subscribe is to consume from a channel, which creates it.
+	// Subscribe is to consume from a channel, which creates it, and to look into it.
 	Subscribe
-	// Admin is to create, delete, empty and pause a topic or channel.
+	// Admin is to create, delete, empty, pause and replay a topic or channel.
 	Admin
 )
 
