@@ -3,16 +3,16 @@
 //
 //	nats://localhost:4222
 //	nats://user:password@a:4222,b:4222,c:4222?replicas=3
-//	nats://token@host?tls_ca=ca.pem
+//	nats://token@host?ca=ca.pem
 //
 // The options are
 //
-//	replicas     on how many servers of a cluster each topic is kept, 1 to 5; 1 by default.
-//	             It holds for topics that are created from now on.
-//	tls          1: refuse a server without TLS. A server that wants TLS gets it anyway.
-//	tls_ca       a file with the authorities that may have signed the server's certificate
-//	tls_cert, tls_key   files with the client's own certificate and its key
-//	creds        a file with credentials, as nsc and Synadia Cloud make them
+//	replicas    on how many servers of a cluster each topic is kept, 1 to 5; 1 by default.
+//	            It holds for topics that are created from now on.
+//	tls         true: refuse a server without TLS. A server that wants TLS gets it anyway.
+//	ca          a file with the authorities that may have signed the server's certificate
+//	cert, key   files with the client's own certificate and its key
+//	creds       a file with credentials, as nsc and Synadia Cloud make them
 //
 // # How it maps
 //

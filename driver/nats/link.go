@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -89,9 +90,12 @@ func (t *target) refusal(ctx context.Context, err, dialing error) error {
 	} else if t.token != "" || t.creds != "" {
 		who = "with these credentials"
 	}
+	var unknown x509.UnknownAuthorityError
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("connect to %s: %w", t.hosts, context.Cause(ctx))
+	case errors.As(err, &unknown):
+		return fmt.Errorf("%s has a certificate of an authority that nobody here trusts: name the authority's file with ca=FILE (%w)", t.hosts, err)
 	case errors.Is(err, natsio.ErrAuthorization), errors.Is(err, natsio.ErrAuthExpired), errors.Is(err, natsio.ErrAuthRevoked):
 		return fmt.Errorf("%s does not let us in %s: are user and password right, as in nats://user:password@host? (%w)", t.hosts, who, err)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):

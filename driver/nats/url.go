@@ -62,13 +62,13 @@ func parse(u *url.URL) (target, error) {
 		}
 	}
 	if (t.cert == "") != (t.key == "") {
-		return t, badURL("tls_cert and tls_key go together, and only one is there")
+		return t, badURL("cert and key go together, and only one is there")
 	}
 	return t, nil
 }
 
 func (t *target) option(key, value string) error {
-	files := map[string]*string{"tls_ca": &t.ca, "tls_cert": &t.cert, "tls_key": &t.key, "creds": &t.creds}
+	files := map[string]*string{"ca": &t.ca, "cert": &t.cert, "creds": &t.creds, "key": &t.key}
 	switch file := files[key]; {
 	case file != nil && value == "":
 		return badURL("%s needs the name of a file", key)
@@ -77,7 +77,7 @@ func (t *target) option(key, value string) error {
 	case key == "tls":
 		secure, err := strconv.ParseBool(value)
 		if err != nil {
-			return badURL("tls=%s: write tls=1", value)
+			return badURL("tls=%s: write tls=true", value)
 		}
 		t.secure = secure
 	case key == "replicas":
@@ -87,7 +87,7 @@ func (t *target) option(key, value string) error {
 		}
 		t.replicas = n
 	default:
-		return badURL("there is no option %q; there are creds, replicas, tls, tls_ca, tls_cert and tls_key", key)
+		return badURL("there is no option %q; there are ca, cert, creds, key, replicas and tls", key)
 	}
 	return nil
 }
