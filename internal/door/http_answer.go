@@ -44,7 +44,7 @@ func failed(err error) answer {
 	case errors.Is(err, millrace.ErrTooLarge):
 		return refuse(http.StatusRequestEntityTooLarge, "MSG_TOO_BIG")
 	case errors.Is(err, millrace.ErrNoSpace):
-		return refuse(http.StatusInsufficientStorage, "NO_SPACE")
+		return refuse(http.StatusInsufficientStorage, "NO_SPACE - "+err.Error())
 	case errors.Is(err, millrace.ErrClosed):
 		return refuse(http.StatusServiceUnavailable, "EXITING")
 	}
