@@ -50,6 +50,7 @@
 //     node: /lookup, /nodes, /topics, /channels.
 //   - setblockrate and freememory: say that they did it; nsqd does it, and says
 //     INTERNAL_ERROR.
+//   - TLS before 1.2: is refused unless tls-min-version allows it; nsqd begins at 1.0.
 //   - pub_counts: names every topic that a client has published to; nsqd names one of them.
 //   - backend_depth: is the depth, because every message is on the disk from the beginning,
 //     but for ephemeral ones; nsqd counts what did not fit into its memory.

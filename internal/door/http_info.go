@@ -47,10 +47,12 @@ func (s *web) info(*request) answer {
 	})
 }
 
-// The options that can be changed while the broker runs.
+// The options that are not told as they were given. The first two can be changed while the
+// broker runs.
 const (
 	optionLogLevel = "log_level"
 	optionLookupd  = "nsqlookupd_tcp_addresses"
+	optionPrefix   = "statsd_prefix"
 )
 
 // option tells the value of an option of nsqd's.
@@ -60,6 +62,8 @@ func (s *web) option(r *request) answer {
 		return inJSON(nsqLevel(s.cfg.LogLevel.Level()))
 	case optionLookupd:
 		return inJSON(s.registrar.addresses())
+	case optionPrefix:
+		return text(s.cfg.Statsd.prefixFor(s.cfg.BroadcastAddress, s.cfg.BroadcastHTTPPort))
 	default:
 		value, ok := s.cfg.Options[name]
 		if !ok {

@@ -1,6 +1,7 @@
 package differ
 
 import (
+	"crypto/tls"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace/peers/node"
 )
@@ -49,23 +51,18 @@ const flags = `
 	http-client-request-timeout=3s
 	auth-http-address=127.0.0.1:1 auth_http_addresses`
 
+// places are options that say where something is, or is not, with the keys of GET /config.
+const places = `
+	log_prefix tcp_address http_address https_address broadcast_tcp_port broadcast_http_port nsqlookupd_tcp_addresses
+	statsd_address statsd_prefix tls_cert tls_key tls_client_auth_policy tls_root_ca_file tls_required`
+
 // Called nsqd, Millrace takes nsqd's flags, with one dash or two, and its configuration
 // file, and answers like an nsqd that was told the same.
 func TestCalledNSQD(t *testing.T) {
 	t.Parallel()
-	theirs, err := node.Tool(t.Context(), "nsqd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, err := node.BuildMillrace(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	link := filepath.Join(t.TempDir(), "nsqd")
-	if err := os.Symlink(ours, link); err != nil {
-		t.Fatal(err)
-	}
-	var asks, one, two []string
+	theirs, ours := programs(t)
+	asks := strings.Fields(places)
+	var one, two []string
 	file := "# as nsqd has it\n"
 	for line := range strings.Lines(strings.TrimSpace(flags)) {
 		flag, key, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -87,7 +84,7 @@ func TestCalledNSQD(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := pair{theirs: process(t, "nsqd", theirs, with), ours: process(t, "millrace", link, with)}
+			p := pair{theirs: process(t, "nsqd", theirs, with), ours: process(t, "millrace", ours, with)}
 			var st steps
 			for _, key := range asks {
 				if key == "id" && with == nil {
@@ -101,6 +98,32 @@ func TestCalledNSQD(t *testing.T) {
 	}
 }
 
+// nsqd's TLS begins at 1.0 unless it is told otherwise.
+func TestOldTLS(t *testing.T) {
+	t.Parallel()
+	theirs, ours := programs(t)
+	cert, key := certificate(t, "localhost")
+	flags := func(more ...string) pair {
+		with := func() []string {
+			return append([]string{"--tls-cert=" + cert, "--tls-key=" + key, "--output-buffer-timeout=25ms", "--https-address=" + host() + ":4152"}, more...)
+		}
+		return pair{theirs: process(t, "nsqd", theirs, with()), ours: process(t, "millrace", ours, with())}
+	}
+	old := steps{
+		open("a"), ask("a", identify(`{"feature_negotiation":true,"tls_v1":true}`)), func(s *session) {
+			secure := tls.Client(s.conn("a").Conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
+			_ = secure.SetDeadline(time.Now().Add(patience))
+			s.note("TLS 1.1: %v", secure.Handshake())
+		},
+	}
+	flags().compare(t, script{
+		because: "TLS before 1.2", steps: old,
+		ours: []string{"a: " + strings.Replace(agreed("true"), `timeout\":1}`, `timeout\":25}`, 1), "TLS 1.1: remote error: tls: protocol version not supported"},
+	}, "old")
+	flags("--tls-min-version=tls1.0").compare(t, script{steps: old}, "old")
+	flags("--tls-min-version=tls1.2").compare(t, script{steps: old}, "old")
+}
+
 // inTOML writes a value as the configuration file has it.
 func inTOML(key, value string) string {
 	switch {
@@ -112,6 +135,24 @@ func inTOML(key, value string) string {
 		return value
 	}
 	return `"` + value + `"`
+}
+
+// programs are the paths of nsqd, and of Millrace under that name.
+func programs(t *testing.T) (theirs, ours string) {
+	t.Helper()
+	theirs, err := node.Tool(t.Context(), "nsqd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	built, err := node.BuildMillrace(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours = filepath.Join(t.TempDir(), "nsqd")
+	if err := os.Symlink(built, ours); err != nil {
+		t.Fatal(err)
+	}
+	return theirs, ours
 }
 
 // hosts numbers the hosts of loopback that processes listen on. On 127.0.0.1 a port that was

@@ -193,6 +193,9 @@ func (s *session) normal(text string) string {
 		}
 	}
 	text = names.ReplaceAllStringFunc(text, sorted)
+	if host, _, err := net.SplitHostPort(s.node.TCP); err == nil && host != "127.0.0.1" {
+		text = strings.ReplaceAll(text, host, "HOST") // processes have one each
+	}
 	return s.named(s.ownProducers(text))
 }
 

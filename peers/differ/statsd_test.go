@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -101,18 +99,7 @@ func (s *statsd) told(broker *node.Node) []string {
 // What nsqd would push to statsd, Millrace pushes: the same names, counters and gauges.
 func TestStatsd(t *testing.T) {
 	t.Parallel()
-	theirs, err := node.Tool(t.Context(), "nsqd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, err := node.BuildMillrace(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	link := filepath.Join(t.TempDir(), "nsqd")
-	if err := os.Symlink(ours, link); err != nil {
-		t.Fatal(err)
-	}
+	theirs, ours := programs(t)
 	for name, flags := range map[string][]string{
 		"as it is":       nil,
 		"with a prefix":  {"--statsd-prefix=a.%s.b", "--statsd-mem-stats=false", "--broadcast-address=here.example"},
@@ -128,7 +115,7 @@ func TestStatsd(t *testing.T) {
 					"--statsd-address=" + to[who].LocalAddr().String(), "--statsd-interval=1050ms", fmt.Sprint("--statsd-udp-packet-size=", packetSize),
 				}, flags...)
 			}
-			p := pair{theirs: process(t, "nsqd", theirs, with("nsqd")), ours: process(t, "millrace", link, with("millrace"))}
+			p := pair{theirs: process(t, "nsqd", theirs, with("nsqd")), ours: process(t, "millrace", ours, with("millrace"))}
 			tw := p.twins(t, t, "statsd")
 			t.Cleanup(tw.close)
 			tw.do(steps{

@@ -19,7 +19,6 @@ import (
 // secured goes on over TLS, with a client certificate if files name one.
 func secured(name string, files ...string) func(*session) {
 	return func(s *session) {
-		c := s.conn(name)
 		cfg := &tls.Config{InsecureSkipVerify: true}
 		if len(files) == 2 {
 			cert, err := tls.LoadX509KeyPair(files[0], files[1])
@@ -28,6 +27,7 @@ func secured(name string, files ...string) func(*session) {
 			}
 			cfg.Certificates = []tls.Certificate{cert}
 		}
+		c := s.conn(name)
 		secure := tls.Client(c.Conn, cfg)
 		_ = secure.SetDeadline(time.Now().Add(patience))
 		if err := secure.Handshake(); err != nil {
