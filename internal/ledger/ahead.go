@@ -87,5 +87,6 @@ func (l *Ledger) dropAhead(lo, hi uint64) {
 	l.leases.sweep(func(seq uint64, _ lease) bool { return seq >= lo && seq < hi })
 	l.ready.keep(outside)
 	l.deferred.keep(outside)
+	l.dropFar(lo, hi)
 	l.ahead.removeRange(lo, hi)
 }

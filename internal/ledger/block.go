@@ -60,6 +60,19 @@ func (b *block) firstZero(from uint64) uint64 {
 	return blockSize
 }
 
+// members is the numbers whose bits are set, in ascending order.
+func (b *block) members() iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		for w, word := range b.bits {
+			for ; word != 0; word &= word - 1 {
+				if !yield(b.index<<blockBits + uint64(w*64+bits.TrailingZeros64(word))) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // end is above the last bit that is set, 0 when there is none.
 func (b *block) end() uint64 {
 	for w := len(b.bits) - 1; w >= 0; w-- {

@@ -33,8 +33,9 @@
 //     messages are delivered again, and counts of attempts that are too low.
 //   - Memory is one bit for each message between floor and cursor, where they are not
 //     all done, next to nothing where they are, and a few words for each message that
-//     is in flight, deferred or ready again. Deliver and Ack allocate nothing in the
-//     long run.
+//     is in flight, ready again, or deferred and near; one bit for one that is far, because
+//     whoever keeps the ledger has written it into a run. Deliver and Ack allocate nothing
+//     in the long run.
 //
 // It does not know what the log holds. Whoever feeds it the log's sequence numbers
 // says with the next one that there are holes before it, and what it is asked to

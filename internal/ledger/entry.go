@@ -21,6 +21,9 @@ type entry struct {
 	deferred      []parked // ascending by due
 	beyond        spans    // excluded, above the cursor
 	surveyed      uint64   // 0: as before
+	newRuns       bool
+	runs          []Run // if newRuns: all, by ascending ID
+	far           set
 }
 
 const (
@@ -48,7 +51,12 @@ const endOfSeqs = 1 << 63
 //	│ n U │ n × ( from − last U   │ to − from U )  │                        excluded
 //	├─────┴──────┬────────────────┴────────────────┘
 //	│ surveyed U │                                                          0: as before
-//	└────────────┘
+//	├─────┬──────┴──────────────────────────────────────────────────────────────────────┐
+//	│ n U │ n−1 × ( ID − last U, block U, blocks left U, due 8, after 8, below U )      │  runs
+//	├─────┼──────────────────────────┬─────┬───────────────────┬────────────────────────┤
+//	│ n U │ n × ( block − last U,    │ m U │ m × ( skip U,     │ or, when m is 0, 4096  │  far
+//	│     │                          │     │       length U )  │ bits                 ) │
+//	└─────┴──────────────────────────┴─────┴───────────────────┴────────────────────────┘
 //
 // version and kind are a byte each, U is an unsigned varint (7 bits a byte, lowest
 // first). The first n counts runs [from, to) of messages that are done, above the floor;
@@ -57,8 +65,12 @@ const endOfSeqs = 1 << 63
 // messages ordered by due time; last is the due time before, at first 0, and the
 // difference is taken modulo 2⁶⁴. The fourth counts runs that are done beyond the cursor;
 // last is the end of the run before, at first the cursor. What the first three have at or
-// above the cursor was taken ahead. The last two fields are left out, from the end, when
-// they are 0; so version 1 differs in nothing but that it has no more than the first.
+// above the cursor was taken ahead. The fifth counts all runs and one more; 0 is for those
+// that the entry before had. due and after are little-endian. The sixth counts the blocks of
+// 4096 numbers in which there are messages that became far, or in a snapshot are; last is
+// the block before, at first the floor's. Of each they are told as runs, of which each skips
+// those after the run before, or as bits, lowest first. The last four fields are left out,
+// from the end, when they are 0; version 1 has no more than the first of these.
 //
 // Acks in order need a floor and a cursor: 12 bytes, however many there were.
 func (e *entry) encode(dst []byte) []byte {
@@ -91,7 +103,8 @@ func (e *entry) encode(dst []byte) []byte {
 		due = p.due
 	}
 
-	if len(e.beyond) == 0 && e.surveyed == 0 {
+	more := e.newRuns || e.far.count > 0
+	if len(e.beyond) == 0 && e.surveyed == 0 && !more {
 		return dst
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(e.beyond)))
@@ -101,8 +114,14 @@ func (e *entry) encode(dst []byte) []byte {
 		dst = binary.AppendUvarint(dst, s.hi-s.lo)
 		last = s.hi
 	}
-	if e.surveyed > 0 {
+	if e.surveyed > 0 || more {
 		dst = binary.AppendUvarint(dst, e.surveyed)
+	}
+	if more {
+		dst = e.encodeRuns(dst)
+	}
+	if e.far.count > 0 {
+		dst = e.encodeFar(dst)
 	}
 	return dst
 }
@@ -130,6 +149,12 @@ func decode(b []byte) (entry, error) {
 	}
 	if len(d.rest) > 0 {
 		e.surveyed = d.upTo(endOfSeqs)
+	}
+	if len(d.rest) > 0 {
+		d.runs(&e)
+	}
+	if len(d.rest) > 0 {
+		d.far(&e)
 	}
 	if d.bad || len(d.rest) > 0 {
 		return entry{}, fmt.Errorf("%w: %d bytes, bad at byte %d", ErrCorrupt, len(b), len(b)-len(d.rest))

@@ -15,6 +15,8 @@ type journal struct {
 	moved         []parked // what became ready or deferred or was redelivered since, in this order
 	excluded      bool     // something was excluded since
 	told          bool     // DeferAhead was called since
+	far           set      // what became far since, and still is
+	runs          bool     // the runs have changed since
 	rewrite       bool     // what it said before is not true any more: the next is a snapshot
 	scratch       entry    // to use its memory again
 }
@@ -40,7 +42,7 @@ func (l *Ledger) AppendJournal(dst []byte) []byte {
 	slices.SortStableFunc(j.moved, bySeq)
 	for i, p := range j.moved {
 		switch superseded := i+1 < len(j.moved) && j.moved[i+1].seq == p.seq; {
-		case superseded || l.done.has(p.seq) || l.beyond.has(p.seq):
+		case superseded || l.done.has(p.seq) || l.beyond.has(p.seq) || l.far.has(p.seq):
 		case p.due == givenBack:
 			e.ready = append(e.ready, p)
 		default:
@@ -54,7 +56,9 @@ func (l *Ledger) AppendJournal(dst []byte) []byte {
 	if e.surveyed = 0; j.told {
 		e.surveyed = l.surveyed
 	}
-	if e.floor != j.floor || e.cursor != j.cursor || len(e.done)+len(e.ready)+len(e.deferred)+len(e.beyond) > 0 || e.surveyed > 0 {
+	e.far, e.runs, e.newRuns = j.far, l.runs, j.runs
+	if e.floor != j.floor || e.cursor != j.cursor || e.surveyed > 0 || e.newRuns ||
+		len(e.done)+len(e.ready)+len(e.deferred)+len(e.beyond)+e.far.count > 0 {
 		dst = e.encode(dst)
 	}
 	l.settle()
@@ -65,7 +69,8 @@ func (l *Ledger) AppendJournal(dst []byte) []byte {
 func (l *Ledger) settle() {
 	j := &l.journal
 	j.floor, j.cursor, j.moved, j.rewrite = l.done.floor, l.cursor, j.moved[:0], false
-	j.excluded, j.told = false, false
+	j.excluded, j.told, j.runs, j.far = false, false, false, set{}
+	j.scratch.far, j.scratch.runs = set{}, nil
 	if cap(j.moved) > keptRing {
 		j.moved, j.scratch = nil, entry{}
 	}
@@ -79,6 +84,7 @@ func (l *Ledger) AppendSnapshot(dst []byte) []byte {
 	if l.surveyed > l.cursor {
 		e.surveyed = l.surveyed
 	}
+	e.far, e.runs, e.newRuns = l.far, l.runs, len(l.runs) > 0
 	e.done = l.done.runs(nil, l.done.reach(l.cursor))
 	e.deferred = slices.Clone(l.deferred)
 	for p := range l.ready.all() {
@@ -120,11 +126,18 @@ func (l *Ledger) Replay(b []byte) error {
 	if l.recovery == nil {
 		l.recovery = map[uint64]parked{}
 	}
-	for _, p := range e.ready {
+	for _, p := range append(e.ready, e.deferred...) {
 		l.recovery[p.seq] = p
+		l.far.remove(p.seq)
 	}
-	for _, p := range e.deferred {
-		l.recovery[p.seq] = p
+	for b := range e.far.inOrder(0, endOfSeqs) {
+		for s := range b.members() {
+			delete(l.recovery, s)
+			l.far.add(s)
+		}
+	}
+	if e.newRuns {
+		l.runs = e.runs
 	}
 	l.done.addRange(l.done.floor, e.floor)
 	for _, s := range e.done {
@@ -149,7 +162,11 @@ func (l *Ledger) Recovered(end uint64) (discarded int) {
 	}
 	// The log may come to have other messages where it has lost these.
 	l.journal.rewrite = l.truncate(end)
+	l.restoreFar()
 	for seq := range l.Live(0, end) {
+		if l.far.has(seq) {
+			continue
+		}
 		p, known := l.recovery[seq]
 		if !known {
 			p = parked{givenBack, seq, 1} // it was in flight
@@ -171,6 +188,7 @@ func (l *Ledger) truncate(end uint64) (forgets bool) {
 	for seq := range l.recovery {
 		reach = max(reach, seq+1)
 	}
+	reach = max(reach, l.far.reach())
 	if n := len(l.beyond); n > 0 {
 		reach = max(reach, l.beyond[n-1].hi)
 	}
@@ -181,6 +199,7 @@ func (l *Ledger) truncate(end uint64) (forgets bool) {
 	l.cursor, l.surveyed = min(l.cursor, end), min(l.surveyed, end)
 	l.beyond = l.beyond.below(end)
 	maps.DeleteFunc(l.recovery, func(seq uint64, _ parked) bool { return seq >= end })
+	l.voidRuns(end)
 	return true
 }
 

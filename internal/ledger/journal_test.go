@@ -60,9 +60,36 @@ func TestTheBytesOfAnEntry(t *testing.T) {
 	if got, want := hex.EncodeToString(l.AppendSnapshot(nil)), "0273"+"0a0c"+tail; got != want {
 		t.Errorf("snapshot\n%s, want\n%s", got, want)
 	}
-	if got, want := restarted(t, 100, l.AppendSnapshot(nil)).AppendSnapshot(nil), l.AppendSnapshot(nil); !bytes.Equal(got, want) {
+	// Far are 14, until 1000, and 90 to 94 and 96 of the next block, until 2000 and more.
+	spill(l)
+	tail = strings.Join([]string{
+		"03", "0102", "0205", "0801",
+		"03", "0303", "0802", "0601",
+		"02", "ac020a00", "640f00", // deferred and near: 20 and 25
+		"01", "0801", "9060", // surveyed up to 12304
+		"02", "07", "00", "02", "e803000000000000", "0000000000000000", "00", // one run, number 7, of 2 blocks
+		"02", "00", "01", "0e01", // far: 14
+		"03", "02", "0205", "0101", // 12290 to 12294 and 12296
+	}, "")
+	if got, want := hex.EncodeToString(l.AppendSnapshot(nil)), "0273"+"0a0c"+tail; got != want {
+		t.Errorf("snapshot\n%s, want\n%s", got, want)
+	}
+	if got, want := restarted(t, 20000, l.AppendSnapshot(nil)).AppendSnapshot(nil), l.AppendSnapshot(nil); !bytes.Equal(got, want) {
 		t.Errorf("after a restart\n%x, want\n%x", got, want)
 	}
+}
+
+// spill makes far what is due at 1000 or later.
+func spill(l *Ledger) {
+	ds := []Deferral{{Seq: 14, Due: 1000, Attempt: 1}}
+	for seq := uint64(12290); seq < 12297; seq++ {
+		if seq != 12295 {
+			l.DeferAhead(seq, int64(seq))
+			ds = append(ds, Deferral{Seq: seq, Due: int64(seq)})
+		}
+	}
+	l.Survey(12304)
+	l.Spilled(Run{ID: 7, Left: 2, Due: 1000}, ds)
 }
 
 func takeAhead(l *Ledger) {
@@ -244,7 +271,7 @@ func TestABadEntryIsRefusedAndChangesNothing(t *testing.T) {
 		"an unknown kind":               {"0178" + hex.EncodeToString(good)[4:], ErrCorrupt},
 		"cut off":                       {hex.EncodeToString(good[:len(good)-1]), ErrCorrupt},
 		"the first version":             {"01" + hex.EncodeToString(good)[2:], nil},
-		"a byte too many":               {hex.EncodeToString(good) + "000000", ErrCorrupt},
+		"a byte too many":               {hex.EncodeToString(good) + "00000000", ErrCorrupt},
 		"an excluded run at the cursor": {hex.EncodeToString(good) + "010001", ErrCorrupt},
 		"a cursor beyond all numbers":   {"016a" + "02" + "ffffffffffffffff7f" + "000000", ErrCorrupt},
 		"a number that does not end":    {"016a" + "ffffffffffffffffffff01" + "00000000", ErrCorrupt},
@@ -285,7 +312,11 @@ func seeds() [][]byte {
 	}
 	ahead := full()
 	takeAhead(ahead)
+	far := full()
+	spill(far)
 	return [][]byte{
+		far.AppendSnapshot(nil),
+		far.AppendJournal(nil),
 		ahead.AppendSnapshot(nil),
 		ahead.AppendJournal(nil),
 		New(1).AppendSnapshot(nil),

@@ -3,6 +3,7 @@ package ledger
 import (
 	"fmt"
 	"iter"
+	"math"
 )
 
 // A Ledger is the state of one channel. Sequence numbers start at 1 and may have
@@ -16,7 +17,11 @@ type Ledger struct {
 	done     doneSet
 	leases   leases
 	ready    queue
-	deferred schedule
+	deferred schedule // the near ones
+	became   int64    // what is deferred is due later than this, or was deferred since
+	far      set      // deferred, and in a run
+	runs     []Run
+	nextRun  int // of runs, the one that is due first
 
 	acked, redelivered, nacked, expired uint64
 
@@ -31,6 +36,7 @@ func New(at uint64) *Ledger {
 		cursor:  at,
 		done:    newDoneSet(at),
 		leases:  newLeases(),
+		became:  math.MinInt64,
 		journal: journal{floor: at, cursor: at},
 	}
 }
@@ -88,7 +94,9 @@ func (l *Ledger) Skip(to uint64) {
 // there is none.
 func (l *Ledger) NextRedelivery(now int64) (seq uint64, ok bool) {
 	for len(l.deferred) > 0 && l.deferred[0].due <= now {
-		l.ready.push(l.deferred.pop())
+		p := l.deferred.pop()
+		l.became = max(l.became, p.due)
+		l.ready.push(p)
 	}
 	if l.ready.count == 0 {
 		return 0, false
@@ -216,7 +224,8 @@ func (l *Ledger) NextDeadline() int64 {
 	return l.leases.earliest
 }
 
-// NextDue is the earliest due time of a deferred message, 0 when there is none.
+// NextDue is the earliest due time of a deferred message that is near, 0 when there is
+// none.
 func (l *Ledger) NextDue() int64 {
 	if len(l.deferred) == 0 {
 		return 0
@@ -235,12 +244,13 @@ func (l *Ledger) Empty(to uint64) {
 	l.leases.sweep(func(seq uint64, _ lease) bool { return seq < to })
 	l.ready.keep(func(p parked) bool { return p.seq >= to })
 	l.deferred.keep(func(p parked) bool { return p.seq >= to })
+	l.dropFar(0, to)
 }
 
 // Counts is how many messages are in each state, and how many have been.
 type Counts struct {
 	InFlight int // held under a lease
-	Deferred int // waiting for their time, or not asked for since it came
+	Deferred int // waiting for their time, near or far, or not asked for since it came
 	Ready    int // given back or due, and not yet redelivered
 
 	// Since New:
@@ -254,7 +264,7 @@ type Counts struct {
 func (l *Ledger) Counts() Counts {
 	return Counts{
 		InFlight:    l.leases.count,
-		Deferred:    len(l.deferred),
+		Deferred:    len(l.deferred) + l.far.count,
 		Ready:       l.ready.count,
 		Acked:       l.acked,
 		Redelivered: l.redelivered,

@@ -18,7 +18,8 @@ type machine struct {
 	now int64
 
 	start   uint64
-	told    bool // DeferAhead has taken something since the last entry
+	runs    map[uint64][][]Deferral // the blocks of all runs that ever were
+	told    bool                    // DeferAhead has taken something since the last entry
 	entries [][]byte
 	stored  []model // the model when the entry of the same index was made
 }
@@ -27,12 +28,16 @@ func TestTheLedgerIsItsModel(t *testing.T) {
 	for _, start := range []uint64{1, 4096, 5000} {
 		t.Run(fmt.Sprint("from ", start), func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
-				c := &machine{l: New(start), m: newModel(start), now: 1000, start: start}
+				c := &machine{l: New(start), m: newModel(start), now: 1000, start: start, runs: map[uint64][][]Deferral{}}
 				t.Repeat(map[string]func(*rapid.T){
 					"":          c.check,
 					"deliver":   c.deliver,
 					"defer":     c.deferNext,
 					"survey":    c.survey,
+					"spill":     c.spill,
+					"load":      c.load,
+					"merge":     c.merge,
+					"abandon":   c.abandon,
 					"skip":      c.skip,
 					"redeliver": c.redeliver,
 					"ack":       c.ack,
@@ -404,11 +409,21 @@ func (c *machine) check(t *rapid.T) {
 		t.Fatalf("%+v, want %d in flight, %d deferred, %d ready", counts, len(held), len(deferred), len(c.m.ready))
 	}
 	due := int64(0)
+	far := 0
 	for _, seq := range deferred {
-		if d := c.m.live[seq].due; due == 0 || d < due {
+		if c.m.live[seq].far > 0 {
+			far++
+		} else if d := c.m.live[seq].due; due == 0 || d < due {
 			due = d
 		}
 	}
+	if got := c.l.Near(); got != len(deferred)-far || c.l.far.count != far {
+		t.Fatalf("%d near, %d far, want %d and %d", got, c.l.far.count, len(deferred)-far, far)
+	}
+	if runs := c.l.Runs(); (len(runs) > 0) != (far > 0) {
+		t.Fatalf("%d are far in runs %+v", far, runs)
+	}
+	checkSet(t, &c.l.far)
 	if got := c.l.NextDue(); got != due {
 		t.Fatalf("NextDue %d, want %d", got, due)
 	}
@@ -447,6 +462,8 @@ func (c *machine) lookAt(t *rapid.T, seqs []uint64) {
 		switch {
 		case live && msg.state == "in flight":
 			want = Status{InFlight, msg.attempt, msg.deadline}
+		case live && msg.far > 0:
+			want = Status{Deferred, 0, 0}
 		case live && msg.state == "deferred":
 			want = Status{Deferred, msg.attempt, msg.due}
 		case live:

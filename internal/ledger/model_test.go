@@ -25,6 +25,7 @@ type message struct {
 	owner    uint32
 	deadline int64
 	due      int64
+	far      uint64 // the ID of the run that has it, 0 when it is near
 
 	// said is what a restart makes of it: the journal is not told that a time has come.
 	said parked
@@ -96,9 +97,15 @@ func (m *model) deferUntil(seq uint64, attempt uint32, due int64) {
 	m.live[seq] = message{state: "deferred", attempt: attempt, due: due, said: parked{due, seq, attempt}}
 }
 
+func (m *model) makeFar(seq, run uint64) {
+	msg := m.live[seq]
+	msg.far = run
+	m.live[seq] = msg
+}
+
 // promote makes ready what is due, the earliest first.
 func (m *model) promote(now int64) {
-	due := slices.DeleteFunc(m.inState("deferred"), func(seq uint64) bool { return m.live[seq].due > now })
+	due := slices.DeleteFunc(m.inState("deferred"), func(seq uint64) bool { return m.live[seq].due > now || m.live[seq].far > 0 })
 	slices.SortStableFunc(due, func(a, b uint64) int { return cmp.Compare(m.live[a].due, m.live[b].due) })
 	for _, seq := range due {
 		msg := m.live[seq]
@@ -134,7 +141,7 @@ func (m *model) clone() model {
 
 // saysLike reports whether a restart makes the same of both.
 func (m *model) saysLike(other *model) bool {
-	return m.cursor == other.cursor && maps.Equal(m.beyond, other.beyond) && maps.Equal(m.ahead, other.ahead) && maps.EqualFunc(m.live, other.live, func(a, b message) bool { return a.said == b.said })
+	return m.cursor == other.cursor && maps.Equal(m.beyond, other.beyond) && maps.Equal(m.ahead, other.ahead) && maps.EqualFunc(m.live, other.live, func(a, b message) bool { return a.said == b.said && a.far == b.far })
 }
 
 // recovered is what a restart makes of a clone when the log ends at end.
@@ -159,6 +166,7 @@ func (m *model) recovered(end uint64) model {
 			after.ready = append(after.ready, seq)
 		default:
 			after.deferUntil(seq, said.attempt, said.due)
+			after.makeFar(seq, m.live[seq].far)
 		}
 	}
 	return after

@@ -29,6 +29,7 @@ func (l *Ledger) Rewind(to uint64, lost func(owner uint32)) {
 	})
 	l.ready.keep(func(p parked) bool { return p.seq < to })
 	l.deferred.keep(func(p parked) bool { return p.seq < to })
+	l.voidRuns(to)
 	l.journal.rewrite = true // entries can only add to what is done
 }
 

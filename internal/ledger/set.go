@@ -97,6 +97,15 @@ func (s *set) cut(b *block, lo, hi uint64) {
 	s.dropEmpty(b)
 }
 
+// addBlock adds what b has, of which nothing is in the set. It keeps no reference to b.
+func (s *set) addBlock(b *block) {
+	if s.blocks == nil {
+		s.blocks = map[uint64]*block{}
+	}
+	s.blocks[b.index] = &block{index: b.index, count: b.count, bits: b.bits}
+	s.count += b.count
+}
+
 func (s *set) dropEmpty(b *block) {
 	if b.count > 0 {
 		return
@@ -120,6 +129,16 @@ func (s *set) after(from uint64) uint64 {
 		}
 	}
 	return from
+}
+
+// reach is above all numbers of the set.
+func (s *set) reach() (reach uint64) {
+	for i, b := range s.blocks {
+		if (i+1)<<blockBits > reach {
+			reach = max(reach, i<<blockBits+b.end())
+		}
+	}
+	return reach
 }
 
 // inOrder is the blocks that reach into [lo, hi), in ascending order.
