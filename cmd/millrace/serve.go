@@ -56,6 +56,8 @@ level of the configuration file again.`,
 		panic(err) // no such flag
 	}
 	complete(cmd, "sync", "always", "never", "2s")
+	complete(cmd, "retain", "24h", "168h")
+	complete(cmd, "disk-low-water", "1GiB", "10GiB")
 	complete(cmd, "log-level", "debug", "info", "warn", "error", "fatal")
 	complete(cmd, "tls-required", "true", "false", "tcp-https")
 	complete(cmd, "tls-client-auth-policy", "require", "require-verify")

@@ -121,6 +121,9 @@ func (o *serveOptions) check() error {
 			return flagError(flag, "%v is no time: write one such as 30s", t)
 		}
 	}
+	if o.broker.Retain < 0 {
+		return flagError("retain", "%v is less than nothing (0 means that consumed messages go)", o.broker.Retain)
+	}
 	for flag, t := range map[string]time.Duration{"max-msg-timeout": d.MaxMsgTimeout, "max-req-timeout": d.MaxReqTimeout} {
 		if t < 0 {
 			return flagError(flag, "%v is less than nothing (0 means no limit)", t)
