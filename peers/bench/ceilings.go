@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -85,37 +86,89 @@ func serveOK([]string) error {
 	})
 }
 
+// preparedBatch is how many prepared messages are sent together.
+const preparedBatch = 500
+
+// prepared is a buffer of messages, and message how long each is.
+func prepare() (prepared []byte, message int) {
+	one := frame(2, make([]byte, 8+2+16+messageSize))
+	return bytes.Repeat(one, preparedBatch), len(one)
+}
+
 // serveMessages is the ceiling of consuming: as many messages as the client is ready for,
 // from a buffer that was written before.
-func serveMessages([]string) error {
-	const batch = 500
-	message := frame(2, make([]byte, 8+2+16+200))
-	prepared := bytes.Repeat(message, batch)
+func serveMessages([]string) error { return serveReaders(nil) }
+
+// servePassing is the ceiling of publishing and consuming at the same time: batches are
+// answered by OK, and for each message that was published a prepared one is sent.
+func servePassing([]string) error { return serveReaders(&stock{more: make(chan struct{}, 1)}) }
+
+// stock is how many messages were published and not sent.
+type stock struct {
+	n    atomic.Int64
+	more chan struct{} // there is something again
+}
+
+func (s *stock) add(n int) {
+	s.n.Add(int64(n))
+	select {
+	case s.more <- struct{}{}:
+	default:
+	}
+}
+
+// take takes up to n of the stock, and waits until there is something. Without a stock
+// there is always enough.
+func (s *stock) take(n int, gone <-chan struct{}) int {
+	for s != nil {
+		if has := s.n.Load(); has > 0 {
+			k := min(int64(n), has)
+			if s.n.CompareAndSwap(has, has-k) {
+				if k < has {
+					s.add(0)
+				}
+				return int(k)
+			}
+			continue
+		}
+		select {
+		case <-s.more:
+		case <-gone:
+			return 0
+		}
+	}
+	return n
+}
+
+func serveReaders(published *stock) error {
+	prepared, message := prepare()
 	ok := frame(0, []byte("OK"))
 	return listen(func(conn net.Conn) error {
 		ready := make(chan int, 1<<16) // how many more may be sent
 		gone := make(chan struct{})
 		defer close(gone)
 		go func() {
-			for {
-				select {
-				case n := <-ready:
-					for more := true; more && n < batch; {
-						select {
-						case k := <-ready:
-							n += k
-						default:
-							more = false
-						}
+			for n := 0; ; {
+				if n == 0 {
+					select {
+					case n = <-ready:
+					case <-gone:
+						return
 					}
-					for ; n > 0; n -= min(n, batch) {
-						if _, err := conn.Write(prepared[:min(n, batch)*len(message)]); err != nil {
-							return
-						}
+				}
+				for more := true; more && n < preparedBatch; {
+					select {
+					case k := <-ready:
+						n += k
+					default:
+						more = false
 					}
-				case <-gone:
+				}
+				k := published.take(min(n, preparedBatch), gone)
+				if _, err := conn.Write(prepared[:k*message]); err != nil || k == 0 {
 					return
 				}
+				n -= k
 			}
 		}()
 		finished := 0
@@ -129,6 +182,9 @@ func serveMessages([]string) error {
 				ready <- n
 				return err
 			default:
+				if published != nil && string(line) == "MPUB" {
+					published.add(batchSize)
+				}
 				_, err := conn.Write(ok)
 				return err
 			}

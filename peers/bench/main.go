@@ -9,7 +9,7 @@
 // the range stands behind each.
 //
 // The ceilings: a server that answers OK to everything, one that only sends messages it
-// has prepared, and a loop that appends as many bytes as a batch has to a file and syncs.
+// has prepared, one that does both, and a loop that appends as many bytes as a batch has to a file and syncs.
 package main
 
 import (
@@ -50,6 +50,7 @@ func main() {
 var parts = map[string]func(args []string) error{
 	"ok-server":      serveOK,
 	"message-server": serveMessages,
+	"passing-server": servePassing,
 	"latency":        measureLatency,
 	"topics":         publishToTopics,
 }

@@ -12,13 +12,14 @@ const (
 	always      = "millrace --sync=always"
 	okOnly      = "only answers OK"
 	sendOnly    = "only sends"
+	passOnly    = "only answers OK and sends"
 	appendLoop  = "append and fdatasync"
 )
 
 // rows are what is measured. All have one channel on the topic unless they say otherwise.
 func (s *setup) rows() []row {
 	nsqd, lazy, safe := s.nsqdServer(), s.millraceServer("2s"), s.millraceServer("always")
-	ok, prepared := s.partServer("ok-server"), s.partServer("message-server")
+	ok, prepared, passing := s.partServer("ok-server"), s.partServer("message-server"), s.partServer("passing-server")
 	one := []string{"ch"}
 	four := []string{"ch", "ch2", "ch3", "ch4"}
 	return []row{
@@ -63,6 +64,7 @@ func (s *setup) rows() []row {
 				{name: nsqdDefault, once: s.publishingAndConsuming(nsqd)},
 				{name: millrace2s, once: s.publishingAndConsuming(lazy)},
 				{name: always, once: s.publishingAndConsuming(safe)},
+				{name: passOnly, once: s.publishingAndConsuming(passing)},
 			},
 			bars: []bar{
 				{of: millrace2s, over: nsqdDefault, figure: "in", ratio: 4},
