@@ -41,8 +41,8 @@ type assured struct {
 	channels map[string]string    // "topic/channel": "made" or "paused"; "" while that is asked for
 }
 
-func (t assured) clone() assured {
-	return assured{maps.Clone(t.sent), maps.Clone(t.safe), maps.Clone(t.finished), maps.Clone(t.deferred), maps.Clone(t.channels)}
+func (k assured) clone() assured {
+	return assured{maps.Clone(k.sent), maps.Clone(k.safe), maps.Clone(k.finished), maps.Clone(k.deferred), maps.Clone(k.channels)}
 }
 
 // openShop opens the doors of what the disk has. Close it.
