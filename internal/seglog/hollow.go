@@ -51,9 +51,7 @@ func (l *Log) Hollow(base uint64) error {
 	}
 	file, err := l.opts.FS.Open(filepath.Join(l.opts.Dir, segmentName(base)))
 	if err == nil {
-		if err = file.Truncate(headersSize); err == nil {
-			_, err = file.WriteAt(appendFooter(nil, footer), headersSize)
-		}
+		err = endSegment(file, footer)
 		_ = file.Close()
 	}
 	if err != nil {
