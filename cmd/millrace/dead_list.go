@@ -24,50 +24,58 @@ const (
 )
 
 // list prints the letters, and to notes what it does not print.
-func (o *deadOptions) list(ctx context.Context, out, notes io.Writer) (err error) {
-	box, err := o.openBox(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, box.close()) }()
+func (o *deadOptions) list(ctx context.Context, out, notes io.Writer) error {
 	listed, enough := 0, false
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	json := &messagePrinter{end: '\n', json: true}
-	err = box.each(ctx, func(ds []millrace.Delivery) (bool, error) {
+	left, err := o.look(ctx, func(ds []millrace.Delivery) (bool, error) {
 		var wanted []millrace.Delivery
-		for i, d := range ds {
+		for _, d := range ds {
 			if !o.wants(&d) {
 				continue
 			}
-			if wanted = append(wanted, d); listed+len(wanted) == o.count {
-				enough = true
-				box.there += int64(len(ds) - i - 1) // not looked at
+			if enough = listed+len(wanted) == o.count; enough {
 				break
 			}
+			wanted = append(wanted, d)
 		}
-		var err error
-		if o.json {
-			err = json.print(out, wanted)
-		} else {
-			err = printLetters(table, wanted, listed == 0)
-		}
+		first := listed == 0
 		listed += len(wanted)
-		return enough, errors.Join(err, box.keep(ctx, ds))
+		if o.json {
+			return enough, json.print(out, wanted)
+		}
+		return enough, printLetters(table, wanted, first)
 	})
 	if err = errors.Join(err, table.Flush()); err != nil {
 		return err
 	}
 	switch {
-	case box.there == 0 && listed > 0:
-		return nil
 	case enough:
-		_, err = fmt.Fprintf(notes, "up to %d more: see -n\n", box.there)
-	case box.there > 0:
-		_, err = fmt.Fprintf(notes, "%s more that somebody else is at, or that wait for their time\n", letters(box.there))
-	default:
+		_, err = fmt.Fprintln(notes, "there are more: see -n")
+	case left > 0:
+		_, err = fmt.Fprintf(notes, "%s more that somebody else is at, or that wait for their time\n", letters(left))
+	case listed == 0:
 		_, err = fmt.Fprintf(notes, "no dead letters of %s\n", o.topic)
 	}
 	return err
+}
+
+// look shows the letters to use until that has seen enough, and returns how many there are
+// that cannot be seen. Where the broker cannot show what waits, they are taken out, and
+// given back.
+func (o *deadOptions) look(ctx context.Context, use func([]millrace.Delivery) (enough bool, err error)) (left int64, err error) {
+	if err := o.peek(ctx, use); !errors.Is(err, errNoPeek) {
+		return 0, err
+	}
+	box, err := o.openBox(ctx)
+	if err != nil {
+		return 0, err
+	}
+	err = box.each(ctx, func(ds []millrace.Delivery) (bool, error) {
+		enough, err := use(ds)
+		return enough, errors.Join(err, box.keep(ctx, ds))
+	})
+	return box.there, errors.Join(err, box.close())
 }
 
 // printLetters prints a line for each letter, below the names of the columns if they are

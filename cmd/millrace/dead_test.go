@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,7 +22,7 @@ import (
 
 // mortuary is a directory with the dead letters of a topic, which a broker has made of
 // messages with these bodies.
-func mortuary(t *testing.T, topic, channel string, msgs ...millrace.Message) (url string) {
+func mortuary(t *testing.T, topic, channel string, msgs ...millrace.Message) (at string) {
 	t.Helper()
 	dir := t.TempDir()
 	b, err := broker.Open(broker.Options{Dir: dir, MaxAttempts: 1, Sync: broker.SyncNever})
@@ -60,9 +63,9 @@ func bodies(from, to int) (msgs []millrace.Message) {
 }
 
 // waiting takes all that waits in a channel, and returns the bodies.
-func waiting(t *testing.T, url, topic, channel string) (ds []millrace.Delivery) {
+func waiting(t *testing.T, at, topic, channel string) (ds []millrace.Delivery) {
 	t.Helper()
-	b, err := millrace.Open(t.Context(), url)
+	b, err := millrace.Open(t.Context(), at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,8 +98,8 @@ func waiting(t *testing.T, url, topic, channel string) (ds []millrace.Delivery) 
 }
 
 // resolved is what the user asks for with these arguments.
-func resolved(url, topic string, ids ...string) *deadOptions {
-	o := &deadOptions{topic: topic, broker: url, ids: map[string]bool{}}
+func resolved(at, topic string, ids ...string) *deadOptions {
+	o := &deadOptions{topic: topic, broker: at, ids: map[string]bool{}}
 	for _, id := range ids {
 		o.ids[id] = true
 	}
@@ -107,9 +110,9 @@ func resolved(url, topic string, ids ...string) *deadOptions {
 func TestALetterIsRevivedAsItWas(t *testing.T) {
 	t.Parallel()
 	own := millrace.Headers(nil).Append("error", "its own").Append("color", "red").Append("channel", "its own too").Append("error", "again")
-	url := mortuary(t, "orders", "billing", millrace.Message{Headers: own, Body: []byte("x\x00y")}, millrace.Message{Body: []byte("plain")})
+	at := mortuary(t, "orders", "billing", millrace.Message{Headers: own, Body: []byte("x\x00y")}, millrace.Message{Body: []byte("plain")})
 	var list bytes.Buffer
-	if err := (&deadOptions{topic: "orders", broker: url, count: 5}).list(t.Context(), &list, &list); err != nil {
+	if err := (&deadOptions{topic: "orders", broker: at, count: 5}).list(t.Context(), &list, &list); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{`1         billing  delivered once without being finished  x\x00y` + "\n", "  plain\n"} {
@@ -118,14 +121,14 @@ func TestALetterIsRevivedAsItWas(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	if err := resolved(url, "orders").retry(t.Context(), &out); err != nil || out.String() != "2 dead letters published to orders again\n" {
+	if err := resolved(at, "orders").retry(t.Context(), &out); err != nil || out.String() != "2 dead letters published to orders again\n" {
 		t.Errorf("%q, %v", out.String(), err)
 	}
-	ds := waiting(t, url, "orders", "billing")
+	ds := waiting(t, at, "orders", "billing")
 	if len(ds) != 2 || !bytes.Equal(ds[0].Headers, own) || string(ds[0].Body) != "x\x00y" || len(ds[1].Headers) > 0 {
 		t.Errorf("what came back is %+v", ds)
 	}
-	if left := waiting(t, url, "orders.dead", "dead"); len(left) > 0 {
+	if left := waiting(t, at, "orders.dead", "dead"); len(left) > 0 {
 		t.Errorf("%d letters are left", len(left))
 	}
 }
@@ -155,20 +158,20 @@ func TestLettersAreChosen(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			url := mortuary(t, "t", "c", bodies(0, n)...)
+			at := mortuary(t, "t", "c", bodies(0, n)...)
 			o := c.options
-			o.topic, o.broker = "t", url
+			o.topic, o.broker = "t", at
 			if err := o.retry(t.Context(), new(bytes.Buffer)); err != nil {
 				t.Error(err)
 			}
 			var got []string
-			for _, d := range waiting(t, url, "t", "c") {
+			for _, d := range waiting(t, at, "t", "c") {
 				got = append(got, string(d.Body))
 			}
 			if slices.Sort(got); !slices.Equal(got, c.want) {
 				t.Errorf("messages %v were tried again, want %v", got, c.want)
 			}
-			b, err := millrace.Open(t.Context(), url)
+			b, err := millrace.Open(t.Context(), at)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -245,12 +248,77 @@ func (s *served) awaitDead(topic, channel string, n int) {
 	}, "there are not as many dead letters as expected: "+line)
 }
 
+// Looking at them takes none away, not even from whoever is at them; and it is no delivery.
+func TestListingLettersDisturbsNobody(t *testing.T) {
+	t.Parallel()
+	at := mortuary(t, "t", "c", bodies(0, 1200)...)
+	s := serveProcess(t, "millrace", "--data-path", strings.TrimPrefix(at, "file://"))
+	held, err := s.open(t).Subscribe(t.Context(), "t.dead", "dead", millrace.SubscribeOptions{Prefetch: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var one [1]millrace.Delivery
+	if _, err := held.Receive(t.Context(), one[:]); err != nil || string(one[0].Body) != "0" {
+		t.Fatalf("%s, %v", one[0].Body, err)
+	}
+	for range 2 {
+		var out, notes bytes.Buffer
+		if err := (&deadOptions{topic: "t", broker: s.url(), count: 1199, channel: "c"}).list(t.Context(), &out, &notes); err != nil {
+			t.Error(err)
+		}
+		if n := strings.Count(out.String(), "delivered once"); n != 1199 || notes.String() != "there are more: see -n\n" {
+			t.Errorf("%d letters, %q", n, notes.String())
+		}
+	}
+	if err := held.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, d := range waiting(t, s.url(), "t.dead", "dead") {
+		if want := uint32(1); d.Attempt != want && string(d.Body) != "0" {
+			t.Fatalf("letter %s has been delivered %d times", d.Body, d.Attempt)
+		}
+	}
+	var out, notes bytes.Buffer
+	if err := (&deadOptions{topic: "t", broker: s.url(), count: 1}).list(t.Context(), &out, &notes); err != nil || out.Len() > 0 || notes.String() != "no dead letters of t\n" {
+		t.Errorf("of none it lists %q, %q, %v", out.String(), notes.String(), err)
+	}
+}
+
+// refusing is a broker that takes no messages.
+type refusing struct{ millrace.Broker }
+
+func (refusing) Publish(context.Context, string, ...millrace.Message) error {
+	return millrace.ErrNoSpace
+}
+
+var registerRefusing = sync.OnceFunc(func() {
+	millrace.Register("refusing", func(ctx context.Context, u *url.URL) (millrace.Broker, error) {
+		b, err := millrace.Open(ctx, "file://"+u.Path)
+		return refusing{b}, err
+	})
+})
+
+// What cannot be published stays a letter.
+func TestALetterStaysUntilItsMessageIsSafe(t *testing.T) {
+	t.Parallel()
+	registerRefusing()
+	at := mortuary(t, "t", "c", bodies(0, 3)...)
+	var out bytes.Buffer
+	err := resolved(strings.Replace(at, "file:", "refusing:", 1), "t").retry(t.Context(), &out)
+	if !errors.Is(err, millrace.ErrNoSpace) || out.String() != "0 dead letters published to t again\n" {
+		t.Errorf("%v, %q", err, out.String())
+	}
+	if n := len(waiting(t, at, "t.dead", "dead")); n != 3 {
+		t.Errorf("%d of 3 letters are left", n)
+	}
+}
+
 // However often it is killed in the middle, every letter gets back.
 func TestRetryKilledInTheMiddleLosesNoLetter(t *testing.T) {
 	t.Parallel()
 	const n = 20_000
-	url := mortuary(t, "t", "c", bodies(0, n)...)
-	s := serveProcess(t, "millrace", "--data-path", strings.TrimPrefix(url, "file://"), "--sync", "never")
+	at := mortuary(t, "t", "c", bodies(0, n)...)
+	s := serveProcess(t, "millrace", "--data-path", strings.TrimPrefix(at, "file://"), "--sync", "never")
 	killed := 0
 	for range 6 {
 		retry := millraceCommand(t, "dead", "retry", "t", "--broker", s.url())
@@ -299,6 +367,17 @@ func TestAnExcerptIsOneLineThatATerminalCanBearToSee(t *testing.T) {
 	} {
 		if got := excerpt([]byte(text), 10); got != want {
 			t.Errorf("%q becomes %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestWhereLettersCanBeLookedAt(t *testing.T) {
+	for brokerURL, want := range map[string]string{
+		"nsq://h": "h:4151", "nsq://h:5000": "h:5001", "nsq://h:5000?http=80": "h:80", "nsq://h?http=other:90": "other:90",
+		"nsq://h?tls=true": "", "nsq://a,b": "", "nsq://h?secret=x": "", "file:///d": "", "amqp://h": "", "nsqlookupd://h": "",
+	} {
+		if got := peekAddress(brokerURL); got != want {
+			t.Errorf("%s: %q, want %q", brokerURL, got, want)
 		}
 	}
 }
