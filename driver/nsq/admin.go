@@ -101,7 +101,7 @@ func (b *Broker) onNodes(ctx context.Context, do func(context.Context, *node) er
 		case done > 0:
 			return nil
 		case ctx.Err() != nil:
-			return fmt.Errorf("waiting for a broker (%w): %w", missingOr(missing, b.trouble()), context.Cause(ctx))
+			return fmt.Errorf("waiting for a broker (%w): %w", missingOr(b.trouble(), missing), context.Cause(ctx))
 		}
 		wait, cancel := context.WithTimeout(ctx, maxBackoff)
 		select {

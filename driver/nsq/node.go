@@ -82,6 +82,7 @@ func (n *node) run(ctx context.Context) {
 			c.close()
 		}
 		n.change(nil, err)
+		n.broker.api.client.CloseIdleConnections() // they are not to be trusted either
 		if ctx.Err() != nil {
 			return
 		}
@@ -148,16 +149,21 @@ func (n *node) answered() {
 	n.mu.Lock()
 	var landed *flight
 	if len(n.flights) > 0 {
-		if f := n.flights[0]; f.answers > 1 {
-			f.answers--
-		} else {
-			landed, n.flights = f, slices.Delete(n.flights, 0, 1)
+		if n.flights[0].answers--; n.flights[0].answers == 0 {
+			landed = n.land()
 		}
 	}
 	n.mu.Unlock()
 	if landed != nil {
 		landed.land(nil)
 	}
+}
+
+// land takes the flight that was sent first. The caller holds mu.
+func (n *node) land() *flight {
+	f := n.flights[0]
+	n.flights = slices.Delete(n.flights, 0, 1)
+	return f
 }
 
 // failed notes that the node refuses what was sent first. It closes the connection then,
@@ -168,7 +174,7 @@ func (n *node) failed(text string) error {
 	n.mu.Lock()
 	var landed *flight
 	if len(n.flights) > 0 {
-		landed, n.flights = n.flights[0], slices.Delete(n.flights, 0, 1)
+		landed = n.land()
 	}
 	n.mu.Unlock()
 	if landed != nil {

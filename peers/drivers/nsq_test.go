@@ -2,9 +2,10 @@ package drivers_test
 
 import (
 	"encoding/json"
-	"net"
+	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,11 +22,21 @@ type nsqNode struct {
 	start node.Start
 	dir   string
 	set   func(*node.Options)
+	host  string
+}
+
+var nsqHosts atomic.Uint32
+
+// nsqHost is an address of loopback that no other node has: nobody else gets the ports of
+// one that is down.
+func nsqHost() string {
+	n := nsqHosts.Add(1)
+	return fmt.Sprintf("127.99.%d.%d", n/250, 1+n%250)
 }
 
 func startNSQ(t testing.TB, start node.Start, set func(*node.Options)) *nsqNode {
 	t.Helper()
-	n := &nsqNode{t: t, start: start, dir: t.TempDir(), set: set}
+	n := &nsqNode{t: t, start: start, dir: t.TempDir(), set: set, host: nsqHost()}
 	n.up()
 	t.Cleanup(n.down)
 	return n
@@ -36,6 +47,7 @@ func (n *nsqNode) up() {
 	n.t.Helper()
 	before := n.Node
 	started, err := n.start(n.dir, func(o *node.Options) {
+		o.TCPAddress, o.HTTPAddress, o.BroadcastAddress = n.host+":0", n.host+":0", n.host
 		if n.set != nil {
 			n.set(o)
 		}
@@ -61,8 +73,7 @@ func nsqURL(nodes ...*nsqNode) string {
 	var tcp, http []string
 	for _, n := range nodes {
 		tcp = append(tcp, n.TCP)
-		_, port, _ := net.SplitHostPort(n.HTTP)
-		http = append(http, port)
+		http = append(http, n.HTTP)
 	}
 	return "nsq://" + strings.Join(tcp, ",") + "?http=" + strings.Join(http, ",")
 }
