@@ -2,12 +2,10 @@ package differ
 
 import (
 	"crypto/tls"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,7 +103,7 @@ func TestOldTLS(t *testing.T) {
 	cert, key := certificate(t, "localhost")
 	flags := func(more ...string) pair {
 		with := func() []string {
-			return append([]string{"--tls-cert=" + cert, "--tls-key=" + key, "--output-buffer-timeout=25ms", "--https-address=" + host() + ":4152"}, more...)
+			return append([]string{"--tls-cert=" + cert, "--tls-key=" + key, "--output-buffer-timeout=25ms", "--https-address=" + newHost() + ":4152"}, more...)
 		}
 		return pair{theirs: process(t, "nsqd", theirs, with()), ours: process(t, "millrace", ours, with())}
 	}
@@ -155,20 +153,11 @@ func programs(t *testing.T) (theirs, ours string) {
 	return theirs, ours
 }
 
-// hosts numbers the hosts of loopback that processes listen on. On 127.0.0.1 a port that was
-// free a moment ago could be taken by another test.
-var hosts atomic.Int32
-
-func host() string {
-	pid := os.Getpid()
-	return fmt.Sprintf("127.%d.%d.%d", 1+pid%250, 1+pid/250%250, hosts.Add(1))
-}
-
 // process starts a program that takes nsqd's flags.
 func process(t *testing.T, name, path string, flags []string) *node.Node {
 	t.Helper()
-	at := host()
-	tcp, web := at+":4150", at+":4151"
+	host := newHost()
+	tcp, web := host+":4150", host+":4151"
 	p, err := node.NSQDProcess(path, t.TempDir(), append(slices.Clone(flags), "--tcp-address="+tcp, "--http-address="+web)...)
 	if err != nil {
 		t.Fatal(err)

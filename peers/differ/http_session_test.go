@@ -172,14 +172,14 @@ var passing = []struct {
 	// nsqd knows no names for the cipher suites of TLS 1.3.
 	{regexp.MustCompile(`"tls_cipher_suite":"[^"]+"`), `"tls_cipher_suite":"SUITE"`},
 	// To nsqlookupd a node has the port of its connection, and it names itself by another.
-	{regexp.MustCompile(`"remote_address(es)?":(\["127.0.0.1:\d+/127.0.0.1:\d+"\]|"127.0.0.1:\d+")`), `"remote_address$1":ADDR`},
+	{regexp.MustCompile(`"remote_address(es)?":(\["[\d.]+:\d+/[\d.]+:\d+"\]|"[\d.]+:\d+")`), `"remote_address$1":ADDR`},
 	{regexp.MustCompile(`(?m)^(   (?:heap|gc|next)_\w+ *\t)\d+`), `${1}N`},
 }
 
 // normal gives what is not the same twice a name.
 func (s *session) normal(text string) string {
 	for _, c := range s.conns {
-		text = regexp.MustCompile(`:`+c.port+`\b`).ReplaceAllString(text, ":"+c.name)
+		text = regexp.MustCompile(`([^" ]:)`+c.port+`\b`).ReplaceAllString(text, "${1}"+c.name)
 	}
 	for _, list := range []string{`"clients":`, `"producers":`} {
 		text = s.ownClients(text, list)
@@ -189,12 +189,12 @@ func (s *session) normal(text string) string {
 	}
 	for what, addr := range map[string]string{"TCP": s.node.TCP, "HTTP": s.node.HTTP, "HTTPS": s.node.HTTPS} {
 		if _, port, err := net.SplitHostPort(addr); err == nil {
-			text = regexp.MustCompile(`(:|: |_)`+port+`\b`).ReplaceAllString(text, "${1}"+what)
+			text = regexp.MustCompile(`([^" ]:|_|port": ?)`+port+`\b`).ReplaceAllString(text, "${1}"+what)
 		}
 	}
 	text = names.ReplaceAllStringFunc(text, sorted)
-	if host, _, err := net.SplitHostPort(s.node.TCP); err == nil && host != "127.0.0.1" {
-		text = strings.ReplaceAll(text, host, "HOST") // processes have one each
+	if host, _, err := net.SplitHostPort(s.node.TCP); err == nil {
+		text = regexp.MustCompile(regexp.QuoteMeta(host)+`\b`).ReplaceAllString(text, "HOST")
 	}
 	return s.named(s.ownProducers(text))
 }

@@ -11,7 +11,7 @@ import (
 // and plays more.
 func acrossRestart(t *testing.T, start node.Start, topic string, before, after steps) []string {
 	dir := t.TempDir()
-	n, err := start(dir, promptly)
+	n, err := start(dir, ordinary)
 	if err != nil {
 		t.Error(err)
 		return nil
@@ -22,7 +22,7 @@ func acrossRestart(t *testing.T, start node.Start, topic string, before, after s
 	if err := n.Stop(); err != nil {
 		t.Error(err)
 	}
-	if n, err = start(dir, promptly); err != nil {
+	if n, err = start(dir, ordinary); err != nil {
 		t.Error(err)
 		return s.log
 	}

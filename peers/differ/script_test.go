@@ -3,9 +3,11 @@ package differ
 import (
 	"encoding/binary"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -146,13 +148,27 @@ func both(t *testing.T, change func(*Options)) pair {
 	return pair{theirs: start(t, node.NSQD, change), ours: start(t, node.Millrace, change)}
 }
 
-// promptly has nsqd not wait for more to write with a message.
-func promptly(o *Options) { o.OutputBufferTimeout = time.Millisecond }
+// ordinary are the options of all brokers: each has a host of its own, and nsqd does not
+// wait for more to write with a message.
+func ordinary(o *Options) {
+	host := newHost()
+	o.TCPAddress, o.HTTPAddress, o.HTTPSAddress, o.BroadcastAddress = host+":0", host+":0", host+":0", host
+	o.OutputBufferTimeout = time.Millisecond
+}
+
+// hosts numbers the hosts of loopback. On 127.0.0.1 there are others, some of which look for
+// a broker that had our port before.
+var hosts atomic.Int32
+
+func newHost() string {
+	pid, n := os.Getpid(), int(hosts.Add(1))
+	return fmt.Sprintf("127.%d.%d.%d", 1+pid%250, pid/250%200+n/250, 1+n%250)
+}
 
 func start(t *testing.T, which node.Start, change func(*Options)) *node.Node {
 	t.Helper()
 	n, err := which(t.TempDir(), func(o *Options) {
-		promptly(o)
+		ordinary(o)
 		if change != nil {
 			change(o)
 		}
