@@ -13,9 +13,9 @@ import (
 )
 
 // RabbitMQ does not tell, over AMQP, what a queue's consumers hold. So all subscriptions to a queue,
-// in whatever process, are asked. A question goes through censusExchange to the queue that
-// each subscription has for that; the answer comes by direct reply-to. That all have answered is known
-// because each also consumes one queue, the roster, in which there is never a message.
+// in whatever process, are asked, by their inboxes; the answers come by direct reply-to. That
+// all have answered is known because each also consumes one queue, the roster, in which there is never
+// a message.
 
 // ErrUncounted is returned by Depth, with what is known, when some consumers do not say what
 // they hold: programs in other languages never do, and one that hangs does not until the server
@@ -81,7 +81,7 @@ func (s *subscription) answer(queue string) (a answer, is bool) {
 		return a, false
 	}
 	for _, one := range s.c.consumers {
-		if !one.cancelled && !one.moves {
+		if !one.moves && (!one.cancelled || one.outstanding > 0) { // as quorum queues count
 			a.Consumers++
 		}
 	}
@@ -111,8 +111,8 @@ func (b *Broker) ask(ctx context.Context, queue string, count int) (all answer, 
 		if err != nil {
 			return err
 		}
-		question := amqp.Publishing{ReplyTo: "amq.rabbitmq.reply-to"}
-		if err := ch.PublishWithContext(bounded, censusExchange, queue, false, false, question); err != nil {
+		question := amqp.Publishing{Type: askHeld, ReplyTo: "amq.rabbitmq.reply-to"}
+		if err := ch.PublishWithContext(bounded, inboxExchange, queueKey(queue), false, false, question); err != nil {
 			return err
 		}
 		for range count {
@@ -138,55 +138,4 @@ func (b *Broker) ask(ctx context.Context, queue string, count int) (all answer, 
 		err = ErrUncounted
 	}
 	return all, err
-}
-
-// answerCensus makes the subscription answer questions, until its connection ends. It does so on
-// another channel, because deliveries there have numbers too.
-func (s *subscription) answerCensus(ctx context.Context, c *consuming, queue string) error {
-	if s.ephemeral {
-		return nil
-	}
-	var questions, nothing <-chan amqp.Delivery
-	err := s.b.inTime(ctx, c.conn, func() error {
-		ch, err := c.conn.Channel()
-		if err != nil {
-			return err
-		}
-		q, err := ch.QueueDeclare("", false, true, true, false, nil)
-		if err != nil {
-			return err
-		}
-		if err := ch.QueueBind(q.Name, queue, censusExchange, false, nil); err != nil {
-			return err
-		}
-		if questions, err = ch.Consume(q.Name, "", true, false, false, false, nil); err != nil {
-			return err
-		}
-		if _, err := ch.QueueDeclare(roster(queue), false, true, false, true, amqp.Table{"x-queue-type": "classic"}); err != nil {
-			return err
-		}
-		nothing, err = ch.Consume(roster(queue), "", true, false, false, false, nil)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	c.routines.Go(func() {
-		for range nothing { // nobody sends anything there
-		}
-	})
-	c.routines.Go(func() {
-		for d := range questions {
-			a, _ := s.answer(queue)
-			body, err := json.Marshal(a)
-			if err != nil {
-				panic(err) // two numbers can be encoded
-			}
-			letters := []letter{{key: d.ReplyTo, message: amqp.Publishing{Body: body}}}
-			bounded, cancel := context.WithTimeout(c.ctx, censusWithin)
-			_ = s.b.send(bounded, letters, errIsGone) // whoever asked gives up as well
-			cancel()
-		}
-	})
-	return nil
 }

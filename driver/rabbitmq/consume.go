@@ -22,7 +22,7 @@ type consuming struct {
 	stop    context.CancelFunc
 	closed  <-chan *amqp.Error // of ch
 	cancels <-chan string      // consumers that the server has cancelled
-	deleted chan struct{}      // of one: the topic was deleted
+	deleted chan struct{}      // of one: the channel was deleted
 
 	consumers []*consumer // also those that were cancelled and hold something
 	come      arrivals
@@ -137,9 +137,11 @@ func (c *consuming) end() {
 
 // connect declares the channel and starts to consume from it.
 func (s *subscription) connect(ctx context.Context) (*consuming, error) {
-	queue, err := s.b.declare(ctx, s.topic, s.channel)
-	if err != nil {
-		return nil, err
+	queue, err := ownQueue(s.topic, s.channel), error(nil)
+	if !s.ephemeral {
+		if queue, err = s.b.declare(ctx, s.topic, s.channel); err != nil {
+			return nil, err
+		}
 	}
 	conn, err := s.b.addr.dial(ctx, "consumes "+queue, s.lease/3)
 	if err != nil {
@@ -147,27 +149,43 @@ func (s *subscription) connect(ctx context.Context) (*consuming, error) {
 	}
 	c := &consuming{conn: conn, deleted: make(chan struct{}, 1)}
 	c.ctx, c.stop = context.WithCancel(s.ctx)
-	err = s.b.inTime(ctx, conn, func() (err error) {
-		if c.ch, err = conn.Channel(); err == nil {
-			c.closed = c.ch.NotifyClose(make(chan *amqp.Error, 1))
-			c.cancels = c.ch.NotifyCancel(make(chan string, 64))
-		}
-		return err
-	})
-	if err == nil {
-		s.mu.Lock()
-		s.c, s.queue, s.trouble = c, queue, nil
-		s.mu.Unlock()
-		if err = s.tune(ctx, c); err == nil {
-			err = s.answerCensus(ctx, c, queue)
-		}
-	}
-	if err != nil {
+	if err := s.start(ctx, c, queue); err != nil {
 		s.lose(c, err)
 		c.end()
 		return nil, err
 	}
 	return c, nil
+}
+
+// start consumes from the queue, over a new connection. The queue of an ephemeral channel is made
+// over the same one: in a cluster it is on one node, whose death is then the end of the
+// connection, and not taken for the end of the channel.
+func (s *subscription) start(ctx context.Context, c *consuming, queue string) error {
+	if s.ephemeral {
+		if err := s.b.declareTopic(ctx, s.topic); err != nil {
+			return err
+		}
+		if err := s.b.declareEphemeral(ctx, c.conn, s.topic, queue); err != nil {
+			return err
+		}
+	}
+	err := s.b.inTime(ctx, c.conn, func() (err error) {
+		if c.ch, err = c.conn.Channel(); err == nil {
+			c.closed = c.ch.NotifyClose(make(chan *amqp.Error, 1))
+			c.cancels = c.ch.NotifyCancel(make(chan string, 64))
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.c, s.queue, s.trouble = c, queue, nil
+	s.mu.Unlock()
+	if err := s.tune(ctx, c); err != nil {
+		return err
+	}
+	return s.openInbox(ctx, c, queue)
 }
 
 // follow does what there is to do until the connection ends, and returns why.
@@ -188,13 +206,12 @@ func (s *subscription) follow(c *consuming) error {
 			s.b.learnTimeout(err)
 			return err
 		case <-c.deleted:
-			_ = s.b.deleteQueue(s.ctx, s.queue) // so that the other consumers know too
 			return errDeleted
-		case <-c.cancels:
-			if there, err := s.b.queueExists(s.ctx, s.queue); err == nil && !there {
+		case _, cancelled := <-c.cancels:
+			if cancelled { // what the server does when a queue is deleted
 				return errDeleted
 			}
-			return errors.New("the server has cancelled a consumer")
+			c.cancels = nil // c.closed says more
 		case <-s.retune:
 			soon.Reset(2 * time.Millisecond)
 		case <-soon.C:
@@ -284,17 +301,13 @@ func (s *subscription) arrived(c *consuming, from *consumer, d *amqp.Delivery) b
 		Message: millrace.Message{Headers: headers, Body: d.Body},
 		Attempt: attempt(d), Published: published(d),
 	}
-	switch {
-	case d.Headers[headerDeleted] != nil:
-		s.held.hide(h)
-		wake(c.deleted)
-	case d.Headers[headerDue] != nil && wait > 0:
+	if d.Headers[headerDue] != nil && wait > 0 {
 		s.wait(c, h, wait)
-	default:
-		s.held.add(h)
-		if s.waiting > 0 {
-			wake(s.news)
-		}
+		return false
+	}
+	s.held.add(h)
+	if s.waiting > 0 {
+		wake(s.news)
 	}
 	return false
 }

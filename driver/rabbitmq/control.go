@@ -20,18 +20,23 @@ func (b *Broker) control(ctx context.Context, op func(ch *amqp.Channel) error) e
 		if err != nil {
 			return err
 		}
-		err = b.inTime(ctx, c, func() error {
-			ch, err := c.Channel()
-			if err != nil {
-				return err
-			}
-			defer func() { _ = ch.Close() }() // it may have ended with an error already
-			return op(ch)
-		})
+		err = b.over(ctx, c, op)
 		if err == nil || ctx.Err() != nil || fromServer(err) || !c.IsClosed() {
 			return err
 		}
 	}
+}
+
+// over runs op on a channel of its own of the connection.
+func (b *Broker) over(ctx context.Context, c *conn, op func(ch *amqp.Channel) error) error {
+	return b.inTime(ctx, c, func() error {
+		ch, err := c.Channel()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = ch.Close() }() // it may have ended with an error already
+		return op(ch)
+	})
 }
 
 // inTime runs op, which uses the connection, and returns when it has returned or ctx ends.

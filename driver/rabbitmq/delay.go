@@ -133,7 +133,7 @@ func makeCommon(ch *amqp.Channel) error {
 	if err := ch.QueueBind(goneExchange, "", goneExchange, true, nil); err != nil {
 		return err
 	}
-	if err := ch.ExchangeDeclare(censusExchange, amqp.ExchangeDirect, true, false, false, true, nil); err != nil {
+	if err := ch.ExchangeDeclare(inboxExchange, amqp.ExchangeDirect, true, false, false, true, nil); err != nil {
 		return err
 	}
 	return ch.ExchangeDeclare(arriveExchange, amqp.ExchangeDirect, true, false, false, false,

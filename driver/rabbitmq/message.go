@@ -20,7 +20,6 @@ const (
 	headerList     = ours + "headers"  // the list as it is, where the properties cannot say it
 	headerAttempts = ours + "attempts" // deliveries before this copy was made
 	headerDue      = ours + "due"      // of what must be delayed once more: milliseconds of Unix time
-	headerDeleted  = ours + "deleted"  // its topic was deleted
 	headerMoved    = ours + "moved"    // a delivery of the subscription itself: see hold.go
 
 	headerContentType = "content-type" // is a property

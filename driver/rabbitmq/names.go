@@ -17,7 +17,7 @@ const (
 
 	arriveExchange = "millrace//arrive" // where delayed messages come out
 	goneExchange   = "millrace//gone"   // where those go whose queue has gone meanwhile
-	censusExchange = "millrace//census" // where consumers are asked what they hold
+	inboxExchange  = "millrace//inbox"  // where subscriptions are told, and asked, something
 )
 
 // reserved begins the names that RabbitMQ keeps to itself.

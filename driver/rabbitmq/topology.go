@@ -95,7 +95,12 @@ func (b *Broker) declareChannel(ctx context.Context, topic, channel string) (que
 		return "", err
 	}
 	if millrace.Ephemeral(channel) || millrace.Ephemeral(topic) {
-		return b.declareEphemeral(ctx, topic, channel)
+		c, err := b.controls.get(ctx)
+		if err != nil {
+			return "", err
+		}
+		queue = ownQueue(topic, channel)
+		return queue, b.declareEphemeral(ctx, c, topic, queue)
 	}
 	switch isFirst, err := b.claim(ctx, topic, channel); {
 	case err != nil:
@@ -110,11 +115,13 @@ func (b *Broker) declareChannel(ctx context.Context, topic, channel string) (que
 	if err != nil {
 		return "", err
 	}
+	if !there {
+		if err := b.noteChannel(ctx, topic, channel); err != nil {
+			return "", err
+		}
+	}
 	return queue, b.control(ctx, func(ch *amqp.Channel) error {
 		if !there {
-			if err := b.noteChannel(ch, topic, channel); err != nil {
-				return err
-			}
 			if _, err := ch.QueueDeclare(queue, true, false, false, true, b.quorum(nil)); err != nil {
 				return err
 			}
@@ -145,24 +152,22 @@ func (b *Broker) claim(ctx context.Context, topic, channel string) (bool, error)
 	return err == nil, err
 }
 
-// declareEphemeral makes the queue of an ephemeral channel. When the topic has no durable one, and
-// this is the first, what waits in the topic is moved there.
-func (b *Broker) declareEphemeral(ctx context.Context, topic, channel string) (string, error) {
-	queue := ownQueue(topic, channel)
-	err := b.control(ctx, func(ch *amqp.Channel) error {
+// declareEphemeral makes the queue of an ephemeral channel, over that connection. When the
+// topic has no durable one, and this is the first, what waits in the topic is moved there.
+func (b *Broker) declareEphemeral(ctx context.Context, c *conn, topic, queue string) error {
+	err := b.over(ctx, c, func(ch *amqp.Channel) error {
 		if _, err := ch.QueueDeclare(queue, false, true, false, true, amqp.Table{"x-queue-type": "classic"}); err != nil {
 			return err
 		}
 		return bindChannel(ch, topic, queue)
 	})
 	if err != nil {
-		return "", err
+		return err
 	}
-	switch claimed, err := b.exchangeExists(ctx, topic+firstSuffix); {
-	case err != nil || claimed:
-		return queue, err
+	if claimed, err := b.exchangeExists(ctx, topic+firstSuffix); err != nil || claimed {
+		return err
 	}
-	return queue, b.moveAll(ctx, topic, queue)
+	return b.moveAll(ctx, topic, queue)
 }
 
 // moveAll moves the messages of one queue to another; what it does not get to stays.
@@ -194,22 +199,18 @@ func errIsGone(context.Context) error { return errGone }
 
 // noteChannel notes that the topic has this channel besides its first, for deleteTopic: RabbitMQ does not
 // tell what is bound to an exchange.
-func (b *Broker) noteChannel(ch *amqp.Channel, topic, channel string) error {
-	if _, err := ch.QueueDeclare(topic+channelsSuffix, true, false, false, false, b.quorum(nil)); err != nil {
+func (b *Broker) noteChannel(ctx context.Context, topic, channel string) error {
+	makeQueue := func(ctx context.Context) error {
+		return b.control(ctx, func(ch *amqp.Channel) error {
+			_, err := ch.QueueDeclare(topic+channelsSuffix, true, false, false, false, b.quorum(nil))
+			return err
+		})
+	}
+	if err := makeQueue(ctx); err != nil {
 		return err
 	}
-	if err := ch.Confirm(false); err != nil {
-		return err
-	}
-	confirm, err := ch.PublishWithDeferredConfirm("", topic+channelsSuffix, false, false,
-		amqp.Publishing{DeliveryMode: amqp.Persistent, Body: []byte(channel)})
-	if err != nil {
-		return err
-	}
-	if !confirm.Wait() {
-		return fmt.Errorf("RabbitMQ did not keep a note in the queue %q", topic+channelsSuffix)
-	}
-	return nil
+	note := amqp.Publishing{DeliveryMode: amqp.Persistent, Body: []byte(channel)}
+	return b.send(ctx, []letter{{key: topic + channelsSuffix, message: note}}, makeQueue)
 }
 
 // notedChannels returns the channels that were noted, and forgets those that forget says.
@@ -300,6 +301,9 @@ func (b *Broker) deleteChannel(ctx context.Context, topic, channel string) error
 	if err != nil {
 		return err
 	}
+	if err := b.tellDeleted(ctx, queueKey(queue)); err != nil {
+		return err
+	}
 	if err := b.deleteQueue(ctx, queue); err != nil {
 		return err
 	}
@@ -310,10 +314,11 @@ func (b *Broker) deleteChannel(ctx context.Context, topic, channel string) error
 	return err
 }
 
-// deleteTopic removes everything of a topic. Ephemeral channels, whose queues nobody knows, are told.
+// deleteTopic removes everything of a topic. The queues of ephemeral channels, which nobody
+// knows, go when their subscriptions end.
 func (b *Broker) deleteTopic(ctx context.Context, topic string) error {
 	b.known.remove(topic)
-	if err := b.tellDeleted(ctx, topic); err != nil {
+	if err := b.tellDeleted(ctx, topicKey(topic)); err != nil {
 		return err
 	}
 	if err := b.deleteExchange(ctx, topic); err != nil {
@@ -339,20 +344,6 @@ func (b *Broker) deleteTopic(ctx context.Context, topic string) error {
 		}
 	}
 	return nil
-}
-
-// tellDeleted publishes a message that ends the subscription which gets it.
-func (b *Broker) tellDeleted(ctx context.Context, topic string) error {
-	there, err := b.exchangeExists(ctx, topic)
-	if err != nil || !there {
-		return err
-	}
-	letters := []letter{{exchange: topic, message: amqp.Publishing{Headers: amqp.Table{headerDeleted: true}}}}
-	err = b.send(ctx, letters, errIsGone)
-	if errors.Is(err, errGone) {
-		err = nil
-	}
-	return err
 }
 
 func (b *Broker) deleteQueue(ctx context.Context, queue string) error {

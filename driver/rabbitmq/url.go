@@ -122,7 +122,8 @@ func (a *address) readCertificates(files map[string]string, nobody bool) error {
 	if err != nil {
 		return fmt.Errorf("cert and key: %w", err)
 	}
-	a.tls.Certificates = []tls.Certificate{pair}
+	// Also when the server does not name its authority: it says more clearly what it wants.
+	a.tls.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	a.external = nobody
 	return nil
 }

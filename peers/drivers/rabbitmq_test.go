@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -21,7 +22,8 @@ const rabbitTimeout = 5 * time.Second
 // rabbit is the one real server of the tests below, which takes seconds to start.
 type rabbit struct {
 	*node.RabbitMQ
-	ca string // the file of its certificate, which has signed itself
+	ca      string // the file of its certificate, which has signed itself
+	lastURL string // of the virtual host that was made last
 }
 
 // TestRabbitMQ starts the server, and has all that is claimed of the driver below it.
@@ -32,6 +34,21 @@ func TestRabbitMQ(t *testing.T) {
 		test func(t *testing.T, r *rabbit)
 	}{
 		{"it conforms", rabbitConforms},
+		{"tasks", rabbitTasks},
+		{"a worker in Node", rabbitForeignWorker},
+		{"a client in Node", rabbitForeignClient},
+		{"direct reply-to", rabbitDirectReply},
+		{"an answer to nobody", rabbitAnswerToNobody},
+		{"messages of others", rabbitForeignMessages},
+		{"delays", rabbitDelays},
+		{"the first channel", rabbitFirstChannel},
+		{"a census", rabbitCensus},
+		{"a deleted topic", rabbitDeletedTopic},
+		{"long deliveries", rabbitLongTasks},
+		{"TLS", rabbitTLS},
+		{"bad URLs", rabbitBadURLs},
+		{"a server short of memory", rabbitBlocked},
+		{"a server that dies", rabbitDies}, // the last ones, because others would notice
 	} {
 		t.Run(claim.name, func(t *testing.T) { claim.test(t, r) })
 	}
@@ -61,7 +78,7 @@ func startRabbit(t *testing.T) *rabbit {
 			t.Error(err)
 		}
 	})
-	return &rabbit{server, cert}
+	return &rabbit{RabbitMQ: server, ca: cert}
 }
 
 func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
@@ -73,7 +90,8 @@ func (r *rabbit) vhost(t *testing.T) string {
 	if err := r.AddVhost(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
-	return r.URL(name) + "?consumer_timeout=" + url.QueryEscape(rabbitTimeout.String())
+	r.lastURL = r.URL(name) + "?consumer_timeout=" + rabbitTimeout.String()
+	return r.lastURL
 }
 
 func (r *rabbit) open(t *testing.T, url string) millrace.Broker {
@@ -102,6 +120,30 @@ func rabbitConforms(t *testing.T, r *rabbit) {
 			Lease: time.Second, Slack: 8 * time.Second,
 		}
 	})
+}
+
+// queues lists the queues of the virtual host that the URL names.
+func (r *rabbit) queues(t *testing.T, of string) []string {
+	t.Helper()
+	u, err := url.Parse(of)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := r.Ctl(t.Context(), "list_queues", "-p", strings.TrimPrefix(u.Path, "/"), "name", "--no-table-headers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(out)
+}
+
+// rabbitEventually waits until the check is true.
+func rabbitEventually(t *testing.T, what string, check func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !check(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 10 s: %s", what)
+		}
+	}
 }
 
 // soonCtx bounds what must happen soon.

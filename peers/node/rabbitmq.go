@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -28,6 +29,7 @@ type RabbitMQ struct {
 	AMQPS string
 
 	sbin string
+	dir  string
 	env  []string
 	cmd  *exec.Cmd
 	life io.Closer // the server ends when it is closed, also by the end of this process
@@ -52,10 +54,10 @@ func NewRabbitMQ(dir string, conf []string, advanced ...string) (*RabbitMQ, erro
 	if err != nil {
 		return nil, fmt.Errorf("rabbitmq-server is not installed (apt-get install rabbitmq-server): %w", err)
 	}
-	r := &RabbitMQ{sbin: filepath.Dir(script)}
+	r := &RabbitMQ{sbin: filepath.Dir(script), dir: dir}
 	var mapper, distribution string
 	for _, addr := range []*string{&r.AMQP, &r.AMQPS, &mapper, &distribution} {
-		if *addr, err = freeAddress(); err != nil {
+		if *addr, err = lowAddress(); err != nil {
 			return nil, err
 		}
 	}
@@ -81,7 +83,7 @@ func NewRabbitMQ(dir string, conf []string, advanced ...string) (*RabbitMQ, erro
 	r.env = append(slices.DeleteFunc(os.Environ(), func(pair string) bool {
 		return strings.HasPrefix(pair, "RABBITMQ_") || strings.HasPrefix(pair, "ERL_")
 	}),
-		"HOME="+dir, // of the cookie
+		"HOME="+dir, "ERL_CRASH_DUMP="+filepath.Join(dir, "crash"), // of the cookie
 		"ERL_EPMD_PORT="+mapperPort, "ERL_EPMD_ADDRESS=127.0.0.1",
 		"RABBITMQ_NODENAME=millrace"+port+"@localhost", "RABBITMQ_DIST_PORT="+port,
 		"RABBITMQ_MNESIA_BASE="+filepath.Join(dir, "mnesia"), "RABBITMQ_LOG_BASE="+filepath.Join(dir, "log"),
@@ -93,12 +95,27 @@ func NewRabbitMQ(dir string, conf []string, advanced ...string) (*RabbitMQ, erro
 	return r, nil
 }
 
+// lowAddress is a free one of loopback, with a port below those that systems give to whoever
+// connects: a server that is started again must find it free.
+func lowAddress() (string, error) {
+	for try := 0; ; try++ {
+		addr := fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(20000))
+		ln, err := net.Listen("tcp", addr)
+		if err == nil {
+			return addr, ln.Close()
+		}
+		if try == 100 {
+			return "", err
+		}
+	}
+}
+
 // Start starts the server, and returns when it lets clients in. Returns what it said when it ends
 // instead.
 func (r *RabbitMQ) Start() error {
 	r.said = new(tail)
 	r.cmd = exec.Command("sh", "-c", runRabbit, filepath.Join(r.sbin, "rabbitmq-server"))
-	r.cmd.Env = r.env
+	r.cmd.Env, r.cmd.Dir = r.env, r.dir
 	r.cmd.Stdout, r.cmd.Stderr = r.said, r.said
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	life, err := r.cmd.StdinPipe()

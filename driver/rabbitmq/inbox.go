@@ -1,0 +1,90 @@
+package rabbitmq
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// Each subscription has an inbox: a queue of its own, which goes with its connection. Through inboxExchange
+// all subscriptions to a queue, or a topic, can be told something at once. What, is the type of
+// the message.
+const (
+	askHeld = "held?" // to be answered with what is held
+	// tellDeleted is told before a channel or its topic is deleted. The server does cancel the
+	// consumers of a queue that is deleted, but not if there is another one of that name when
+	// it gets to that: then it moves them there, where they may be another channel's.
+	tellDeleted = "deleted"
+)
+
+// openInbox makes the inbox of a subscription, and enters it into the roster of its queue, until the
+// connection ends. It has another channel, because deliveries of all kinds are numbered together.
+func (s *subscription) openInbox(ctx context.Context, c *consuming, queue string) error {
+	var inbox, nothing <-chan amqp.Delivery
+	err := s.b.inTime(ctx, c.conn, func() error {
+		ch, err := c.conn.Channel()
+		if err != nil {
+			return err
+		}
+		q, err := ch.QueueDeclare("", false, true, true, false, nil)
+		if err != nil {
+			return err
+		}
+		for _, key := range []string{queueKey(queue), topicKey(s.topic)} {
+			if err := ch.QueueBind(q.Name, key, inboxExchange, true, nil); err != nil {
+				return err
+			}
+		}
+		if inbox, err = ch.Consume(q.Name, "", true, true, false, false, nil); err != nil {
+			return err
+		}
+		if _, err := ch.QueueDeclare(roster(queue), false, true, false, true, amqp.Table{"x-queue-type": "classic"}); err != nil {
+			return err
+		}
+		nothing, err = ch.Consume(roster(queue), "", true, false, false, false, nil)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.routines.Go(func() {
+		for range nothing { // nobody sends anything there
+		}
+	})
+	c.routines.Go(func() {
+		for d := range inbox {
+			s.told(c, queue, &d)
+		}
+	})
+	return nil
+}
+
+// told does what an inbox is told.
+func (s *subscription) told(c *consuming, queue string, d *amqp.Delivery) {
+	switch d.Type {
+	case tellDeleted:
+		wake(c.deleted)
+	case askHeld:
+		a, _ := s.answer(queue)
+		body, err := json.Marshal(a)
+		if err != nil {
+			panic(err) // two numbers can be encoded
+		}
+		letters := []letter{{key: d.ReplyTo, message: amqp.Publishing{Body: body}}}
+		bounded, cancel := context.WithTimeout(c.ctx, censusWithin)
+		defer cancel()
+		_ = s.b.send(bounded, letters, errIsGone) // whoever asked gives up as well
+	}
+}
+
+// tellDeleted ends all subscriptions that the key is of.
+func (b *Broker) tellDeleted(ctx context.Context, key string) error {
+	letters := []letter{{exchange: inboxExchange, key: key, message: amqp.Publishing{Type: tellDeleted}}}
+	err := b.send(ctx, letters, errIsGone)
+	if errors.Is(err, errGone) {
+		err = nil // there are none
+	}
+	return err
+}

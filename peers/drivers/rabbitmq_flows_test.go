@@ -1,0 +1,262 @@
+package drivers_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace"
+	"github.com/millrace/millrace/driver/rabbitmq"
+	"github.com/millrace/millrace/gather"
+)
+
+// rabbitUser is a connection to a broker, with words for what tests do.
+type rabbitUser struct {
+	*testing.T
+	millrace.Broker
+}
+
+func (u rabbitUser) must(err error) {
+	u.Helper()
+	if err != nil {
+		u.Fatal(err)
+	}
+}
+
+func (u rabbitUser) publish(topic string, bodies ...string) {
+	u.Helper()
+	msgs := make([]millrace.Message, len(bodies))
+	for i, body := range bodies {
+		msgs[i].Body = []byte(body)
+	}
+	u.must(u.Publish(u.Context(), topic, msgs...))
+}
+
+func (u rabbitUser) subscribe(topic, channel string, opts millrace.SubscribeOptions) millrace.Subscription {
+	u.Helper()
+	sub, err := u.Subscribe(u.Context(), topic, channel, opts)
+	u.must(err)
+	u.Cleanup(func() { _ = sub.Close() })
+	return sub
+}
+
+// receive receives n messages.
+func (u rabbitUser) receive(sub millrace.Subscription, n int) (all []millrace.Delivery) {
+	u.Helper()
+	ctx := soonCtx(u.T, 20*time.Second)
+	for len(all) < n {
+		buf := make([]millrace.Delivery, n-len(all))
+		k, err := sub.Receive(ctx, buf)
+		if err != nil {
+			u.Fatalf("after %d of %d messages: %v", len(all), n, err)
+		}
+		all = append(all, buf[:k]...)
+	}
+	return all
+}
+
+func (u rabbitUser) nothing(sub millrace.Subscription, wait time.Duration) {
+	u.Helper()
+	buf := make([]millrace.Delivery, 1)
+	if n, err := sub.Receive(soonCtx(u.T, wait), buf); n != 0 || !errors.Is(err, context.DeadlineExceeded) {
+		u.Errorf("got %d messages (%q) and %v, want none", n, buf[0].Body, err)
+	}
+}
+
+func (u rabbitUser) wantBodies(ds []millrace.Delivery, want ...string) {
+	u.Helper()
+	var got []string
+	for _, d := range ds {
+		got = append(got, string(d.Body))
+	}
+	if slices.Sort(got); !slices.Equal(got, want) {
+		u.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func (r *rabbit) user(t *testing.T, url string) rabbitUser { return rabbitUser{t, r.open(t, url)} }
+
+// A job over two processes' worth of connections: each result once, and nothing left but the queue.
+func rabbitTasks(t *testing.T, r *rabbit) {
+	const total = 2000
+	url := r.vhost(t)
+	b := r.open(t, url)
+	t.Run("run", func(t *testing.T) {
+		squares(t, r.open(t, url), "squares")
+		squares(t, r.open(t, url), "squares")
+		client, err := gather.New(t.Context(), b, "squares", gather.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		inputs := func(yield func(string) bool) {
+			for i := 0; i < total && yield(strconv.Itoa(i)); i++ { //nolint:revive // it is all in the head
+			}
+		}
+		start := time.Now()
+		next := int64(0)
+		for result, err := range gather.MapOrdered[string](soonCtx(t, 30*time.Second), client, inputs) {
+			if want := strconv.FormatInt(next*next, 10); err != nil || result.Index != next || result.Value != want {
+				t.Fatalf("result %d is %q (%v), want %q", result.Index, result.Value, err, want)
+			}
+			next++
+		}
+		if next != total {
+			t.Errorf("%d results, want %d", next, total)
+		}
+		t.Logf("%.0f tasks/s", total/time.Since(start).Seconds())
+		if stats := client.Stats(); stats.Dropped != 0 {
+			t.Errorf("%d answers were given twice", stats.Dropped)
+		}
+		if err := client.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	rabbitEventually(t, "the rest is gone", func() bool {
+		left := slices.DeleteFunc(r.queues(t, url), func(q string) bool { return strings.HasPrefix(q, "millrace//") })
+		slices.Sort(left)
+		return slices.Equal(left, []string{"squares", "squares.control"})
+	})
+	for _, topic := range []string{"squares"} {
+		d, err := b.Depth(t.Context(), topic, millrace.WorkChannel)
+		if err != nil || d != (millrace.Depth{}) {
+			t.Errorf("%s: depth %+v, %v", topic, d, err)
+		}
+	}
+}
+
+// Delays of all kinds end when they should, also those whose queue has gone: these go nowhere.
+func rabbitDelays(t *testing.T, r *rabbit) {
+	u := r.user(t, r.vhost(t))
+	gone := u.subscribe("gone", "c", millrace.SubscribeOptions{})
+	sub := u.subscribe("delays", "c", millrace.SubscribeOptions{})
+	delays := []time.Duration{1, 40, 100, 333, 700, 1000, 1500, 2300}
+	var msgs []millrace.Message
+	for _, ms := range delays {
+		msgs = append(msgs, millrace.Message{
+			Headers: millrace.Headers(nil).Append("k", "v"), Body: []byte(ms.String()), Delay: ms * time.Millisecond,
+		})
+	}
+	u.must(u.Publish(u.Context(), "gone", slices.Repeat(msgs, 10)...))
+	u.publish("gone", "nacked")
+	u.must(gone.Nack(u.Context(), time.Second, u.receive(gone, 1)...))
+	u.must(u.Delete(u.Context(), "gone", ""))
+
+	start := time.Now()
+	u.must(u.Publish(u.Context(), "delays", msgs...))
+	for _, ms := range delays {
+		d := u.receive(sub, 1)[0]
+		want := ms * time.Millisecond
+		if took := time.Since(start); string(d.Body) != ms.String() || took < want || took > want+want/8+time.Second {
+			t.Errorf("%s ms: %s ms came after %v", ms, d.Body, took)
+		}
+		if d.Attempt != 1 || d.Headers.Text("k") != "v" {
+			t.Errorf("attempt %d, headers %q", d.Attempt, d.Headers)
+		}
+		u.must(sub.Ack(u.Context(), d))
+	}
+
+	// What was nacked later is another attempt, on every way.
+	u.publish("delays", "again")
+	for attempt := uint32(1); attempt <= 6; attempt++ {
+		d := u.receive(sub, 1)[0]
+		if d.Attempt != attempt {
+			t.Errorf("attempt %d, want %d", d.Attempt, attempt)
+		}
+		u.must(sub.Nack(u.Context(), time.Duration(attempt%2)*50*time.Millisecond, d))
+	}
+}
+
+// The first channel takes over the topic's queue; when it is deleted the next one does, and in between
+// messages wait. An ephemeral one, too, gets what waits.
+func rabbitFirstChannel(t *testing.T, r *rabbit) {
+	u := r.user(t, r.vhost(t))
+	u.publish("t", "1", "2")
+	e := u.subscribe("t", "e"+millrace.EphemeralSuffix, millrace.SubscribeOptions{})
+	ds := u.receive(e, 2)
+	u.wantBodies(ds, "1", "2")
+	u.must(e.Ack(u.Context(), ds...))
+	u.must(e.Close())
+	rabbitEventually(t, "the ephemeral channel goes", func() bool {
+		_, err := u.Depth(t.Context(), "t", "e"+millrace.EphemeralSuffix)
+		return errors.Is(err, millrace.ErrNotFound)
+	})
+
+	u.publish("t", "3")
+	a := u.subscribe("t", "a", millrace.SubscribeOptions{})
+	u.wantBodies(u.receive(a, 1), "3")
+	other := r.user(t, r.lastURL)
+	b := other.subscribe("t", "b", millrace.SubscribeOptions{})
+	u.publish("t", "4")
+	u.wantBodies(u.receive(a, 1), "4")
+	u.wantBodies(u.receive(b, 1), "4")
+
+	u.must(other.Delete(u.Context(), "t", "a"))
+	u.must(u.Delete(u.Context(), "t", "b"))
+	u.publish("t", "5")
+	c := u.subscribe("t", "c", millrace.SubscribeOptions{})
+	u.wantBodies(u.receive(c, 1), "5")
+	u.nothing(c, 100*time.Millisecond)
+}
+
+// What other processes hold is counted; that other programs hold something is said.
+func rabbitCensus(t *testing.T, r *rabbit) {
+	url := r.vhost(t)
+	asks, one, two := r.user(t, url), r.user(t, url), r.user(t, url)
+	asks.must(asks.Declare(t.Context(), "t", "c"))
+	subs := []millrace.Subscription{
+		one.subscribe("t", "c", millrace.SubscribeOptions{Prefetch: 2}),
+		two.subscribe("t", "c", millrace.SubscribeOptions{Prefetch: 2}),
+	}
+	asks.publish("t", "1", "2", "3", "4", "5", "6")
+	one.receive(subs[0], 2)
+	two.receive(subs[1], 2)
+	wantDepth := func(want millrace.Depth) {
+		t.Helper()
+		if d, err := asks.Depth(t.Context(), "t", "c"); err != nil || d != want {
+			t.Errorf("depth %+v (%v), want %+v", d, err, want)
+		}
+	}
+	wantDepth(millrace.Depth{Ready: 2, InFlight: 4})
+	subs[0].SetPrefetch(0) // it has no consumer any more, and holds what it holds
+	time.Sleep(100 * time.Millisecond)
+	wantDepth(millrace.Depth{Ready: 2, InFlight: 4})
+
+	ch := foreignChannel(t, url)
+	if err := ch.Qos(1, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ch.Consume("t", "", false, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := asks.Depth(t.Context(), "t", "c"); !errors.Is(err, rabbitmq.ErrUncounted) || d.InFlight != 4 {
+		t.Errorf("with a foreign consumer: %+v, %v", d, err)
+	}
+}
+
+// Who consumes from a topic that somebody else deletes learns of it, on whatever kind of channel.
+func rabbitDeletedTopic(t *testing.T, r *rabbit) {
+	url := r.vhost(t)
+	deletes, uses := r.user(t, url), r.user(t, url)
+	var subs []millrace.Subscription
+	for _, channel := range []string{"first", "second", "ephemeral" + millrace.EphemeralSuffix, "ephemeral" + millrace.EphemeralSuffix} {
+		subs = append(subs, uses.subscribe("t", channel, millrace.SubscribeOptions{}))
+	}
+	deletes.must(deletes.Delete(t.Context(), "t", ""))
+	for i, sub := range subs {
+		if _, err := sub.Receive(soonCtx(t, 5*time.Second), make([]millrace.Delivery, 1)); !errors.Is(err, millrace.ErrClosed) {
+			t.Errorf("subscription %d: %v", i, err)
+		}
+	}
+	if left := slices.DeleteFunc(r.queues(t, url), func(q string) bool { return strings.HasPrefix(q, "millrace//") }); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+	// And it can be made again.
+	sub := uses.subscribe("t", "second", millrace.SubscribeOptions{})
+	deletes.publish("t", fmt.Sprint("new"))
+	uses.wantBodies(uses.receive(sub, 1), "new")
+}
