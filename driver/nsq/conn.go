@@ -95,9 +95,14 @@ func connect(ctx context.Context, address string, a access, lease time.Duration)
 		return nil, c.notLetIn(err)
 	}
 	_ = raw.SetDeadline(time.Time{})
+	c.talk(raw)
+	return c, nil
+}
+
+// talk begins to send and to read what is sent after the greeting.
+func (c *conn) talk(raw net.Conn) {
 	c.in = frames{src: c.net, before: func() { c.hurry(raw.SetReadDeadline) }}
 	c.out = newOutbox(c.net, func() { c.hurry(raw.SetWriteDeadline) })
-	return c, nil
 }
 
 // hurry gives a read or a write the time it may take.

@@ -75,7 +75,7 @@ func (k *keeper) look() time.Duration {
 // been sent long ago: by our clock its lease would just begin. Half a lease is left to say
 // Extend in. The caller holds sub.mu.
 func (k *keeper) stopped(now int64) bool {
-	return k.last > 0 && now-k.last > int64(k.sub.lease/2)
+	return now-k.last > int64(k.sub.lease/2)
 }
 
 // hangUp ends the connection, to begin anew with another one. The caller holds sub.mu.
@@ -155,8 +155,9 @@ func (k *keeper) apply() {
 		budget -= max(src.told, src.held)
 	}
 	for _, src := range k.sub.sources {
-		if more := min(src.want, max(src.told, src.held)+max(budget, 0)); more > src.told {
-			budget -= more - max(src.told, src.held)
+		taken := max(src.told, src.held)
+		if more := min(src.want, taken+max(budget, 0)); more > src.told {
+			budget -= max(more-taken, 0)
 			src.tell(more)
 		}
 	}
