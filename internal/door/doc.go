@@ -25,6 +25,8 @@
 //     waits until it has timed out.
 //   - a client whose lease ended: is sent nothing more until it speaks, because it may be
 //     dead; nsqd sends it the same message again.
+//   - a client that does not read: is closed when it has taken nothing for a heartbeat
+//     interval; nsqd sends it nothing more, but counts it as a consumer while it speaks.
 //   - a client that does not begin: is closed after the client timeout; nsqd keeps it for
 //     ever.
 //   - a second IDENTIFY: counts as a whole, but for TLS, which is there already; nsqd tells
@@ -43,6 +45,8 @@
 //     believes the size that was said, and takes all of them.
 //   - a body that nobody asked for: is not read; nsqd reads it to its end, and says
 //     INVALID_REQUEST if it is broken.
+//   - a slow HTTP client: has 10 seconds for the head of its request, a minute for the body,
+//     and two minutes to take the answer; nsqd waits for ever.
 //   - a large header: beyond 64 KiB is refused; nsqd takes 1 MiB.
 //   - a page from elsewhere: cannot make a browser change anything here, and gets
 //     CROSS_ORIGIN; nsqd obeys it.

@@ -106,6 +106,18 @@ func TestApartWithOptions(t *testing.T) {
 		},
 	})
 
+	full.run(t, "lost", []script{{
+		name: "an ephemeral channel that overflows", because: "an ephemeral topic or channel that overflows",
+		steps: steps{
+			open("b"), ask("b", sub("{T}", "c#ephemeral")), given("1", "2", "3"), eventually("message_count", 3),
+			send("b", "RDY 9\n"), nothing("b"), nothing("b"), nothing("b"),
+		},
+		ours: []string{
+			`b: response "OK"`, `giver: response "OK"`, "message_count is 3 to 3",
+			`b: message <1> attempt 1 "1"`, `b: message <2> attempt 1 "2"`, `b: message <3> attempt 1 "3"`,
+		},
+	}})
+
 	small := both(t, func(o *Options) { o.MaxBodySize, o.MaxMsgSize = 100, 60 })
 	large := batch(strings.Repeat("x", 50), strings.Repeat("y", 50))
 	small.run(t, "small", []script{
@@ -154,6 +166,66 @@ func TestApartWithOptions(t *testing.T) {
 			`a: response "OK"`, `a: response "OK"`, `"tls_cipher_suite":"TLS`,
 		},
 	}})
+}
+
+// Clients that keep a broker waiting.
+func TestApartFromTheSlow(t *testing.T) {
+	t.Parallel()
+	p := both(t, nil)
+	speaks := func(s *session) {
+		for range 15 {
+			send("a", "NOP\n")(s)
+			wait(200 * time.Millisecond)(s)
+		}
+	}
+	p.run(t, "slow", []script{
+		{
+			name: "a client that speaks, and does not read", because: "a client that does not read",
+			steps: steps{
+				open("p"), ask("p", mpub("{T}", mib(100), mib(100), mib(100), mib(100))), repeated(5, ask("p", mpub("{T}", mib(100), mib(100), mib(100), mib(100)))),
+				open("a"), ask("a", identify(`{"heartbeat_interval":1000}`)), ask("a", sub("{T}", "c")), send("a", "RDY 100\n"), speaks,
+				pick("/stats?format=json&include_clients=0&topic={T}", `"client_count":\d+`),
+			},
+			ours: []string{
+				`p: response "OK"`, `p: response "OK"`, `p: response "OK"`, `p: response "OK"`, `p: response "OK"`, `p: response "OK"`,
+				`a: response "OK"`, `a: response "OK"`, `"client_count":0`,
+			},
+		},
+		{
+			name: "half a head over HTTP", because: "a slow HTTP client",
+			steps: steps{halfHead(10500 * time.Millisecond)},
+			ours:  []string{"closed"},
+		},
+	})
+}
+
+// repeated does a step n times.
+func repeated(n int, step func(*session)) func(*session) {
+	return func(s *session) {
+		for range n {
+			step(s)
+		}
+	}
+}
+
+// halfHead begins a request over HTTP, and waits.
+func halfHead(d time.Duration) func(*session) {
+	return func(s *session) {
+		conn, err := net.Dial("tcp", s.node.HTTP)
+		if err != nil {
+			s.abandon("%v", err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(d))
+		if _, err := io.WriteString(conn, "GET /ping HTTP/1.1\r\nHost: "); err != nil {
+			s.abandon("%v", err)
+		}
+		if _, err := io.Copy(io.Discard, conn); err == nil {
+			s.note("closed")
+		} else {
+			s.note("still open")
+		}
+	}
 }
 
 // One by one, because nsqd names one of the topics that a client published to: which one

@@ -25,7 +25,7 @@ func TestRoutes(t *testing.T) {
 		"/ping/", "/PING", "/Topic/Create", "//ping", "/./ping", "/x/../ping", "/pub/", "/nowhere", "/ping/x", "/%70ing", "/ping%20", "/*",
 		"/put", "/mput", "/create_topic", "/counter", "/delete_topic",
 	} {
-		for _, method := range []string{"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"} {
+		for _, method := range []string{"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "DANCE"} {
 			scripts = append(scripts, script{name: method + " " + target, steps: steps{web(method, target)}})
 		}
 	}

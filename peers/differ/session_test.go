@@ -36,6 +36,8 @@ type session struct {
 	ids   []string         // of messages, in the order in which they came: <1>, <2>…
 	log   []string         // the transcript
 
+	stamps map[string]time.Time // of messages, by their ids: each has one for ever
+
 	byBody map[string]string // ids of messages, where the script names them by their bodies
 	over   bool              // the connection of a random test says nothing more
 }
@@ -49,7 +51,7 @@ type conn struct {
 }
 
 func newSession(t *testing.T, n *node.Node, topic string) *session {
-	return &session{t: t, node: n, topic: topic, conns: make(map[string]*conn)}
+	return &session{t: t, node: n, topic: topic, conns: make(map[string]*conn), stamps: make(map[string]time.Time)}
 }
 
 func (s *session) close() {
@@ -211,6 +213,10 @@ func (s *session) message(data []byte) string {
 	if !messageID.MatchString(id) {
 		wrong += fmt.Sprintf(" with an id like %q", id)
 	}
+	if was, known := s.stamps[id]; known && was != stamp {
+		wrong += fmt.Sprintf(" stamped %v later", stamp.Sub(was))
+	}
+	s.stamps[id] = stamp
 	return fmt.Sprintf("message %s attempt %d %s%s", s.idName(id),
 		binary.BigEndian.Uint16(data[8:]), tell(s.named(string(data[26:]))), wrong)
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nsqio/nsq/nsqd"
+
 	"github.com/millrace/millrace/peers/node"
 )
 
@@ -125,6 +127,29 @@ func TestAuth(t *testing.T) {
 		}},
 	}
 	p.run(t, "auth", scripts)
+
+	// One of two servers that are asked is not there; clients show certificates.
+	cert, key := certificate(t, "localhost")
+	theirs2, ours2 := newAuthority(t), newAuthority(t)
+	secure := func(a *authority) func(*Options) {
+		return func(o *Options) {
+			o.AuthHTTPAddresses = []string{"127.0.0.1:1", a.URL + "/auth"}
+			o.TLSCert, o.TLSKey, o.TLSClientAuthPolicy, o.TLSRequired = cert, key, "require", nsqd.TLSRequired
+		}
+	}
+	safe := pair{theirs: start(t, node.NSQD, secure(theirs2)), ours: start(t, node.Millrace, secure(ours2))}
+	safe.run(t, "authsafe", []script{
+		{name: "a client with a certificate", steps: steps{
+			open("a"), ask("a", identify(`{"feature_negotiation":true,"tls_v1":true}`)), secured("a", cert, key), frames("a", 1), auth(all), ask("a", pub("{T}", "1")),
+			func(s *session) {
+				if s.node == safe.theirs {
+					theirs2.heard()(s)
+					return
+				}
+				ours2.heard()(s)
+			},
+		}},
+	})
 
 	none := both(t, nil)
 	none.run(t, "noauth", []script{

@@ -167,10 +167,10 @@ func TestTime(t *testing.T) {
 			open("a"), ask("a", identify(`{"heartbeat_interval":1000}`)), beat("a"), send("a", "NOP\n"), beat("a"), ask("a", pub("{T}", "x")), beat("a"),
 		}},
 		{name: "a client that is silent is left", steps: steps{
-			open("a"), ask("a", identify(`{"heartbeat_interval":1000}`)), beat("a"), end("a"),
+			open("a"), ask("a", identify(`{"heartbeat_interval":1000}`)), beat("a"), within(2500*time.Millisecond, end("a")),
 		}},
 		{name: "a consumer that is silent is left", steps: steps{
-			open("a"), ask("a", identify(`{"heartbeat_interval":1000}`)), ask("a", sub("{T}", "c")), end("a"), eventually("client_count", 0), state(),
+			open("a"), ask("a", identify(`{"heartbeat_interval":1000}`)), ask("a", sub("{T}", "c")), within(3500*time.Millisecond, end("a")), eventually("client_count", 0), state(),
 		}},
 		{name: "a client that pauses only inside its commands is not silent", steps: steps{
 			open("a"), ask("a", identify(`{"heartbeat_interval":1000}`)), send("a", "NO"), wait(900 * time.Millisecond), send("a", "P\nNO"), wait(900 * time.Millisecond),
@@ -190,6 +190,17 @@ func TestTime(t *testing.T) {
 			`giver: response "OK"`, `a: response "OK"`, `a: response "OK"`, `a: message <1> attempt 1 "1"`, `a: nothing`, `a: message <1> attempt 2 "1"`,
 		}},
 	})
+}
+
+// within notes if a step takes longer.
+func within(d time.Duration, step func(*session)) func(*session) {
+	return func(s *session) {
+		began := time.Now()
+		step(s)
+		if took := time.Since(began); took > d {
+			s.note("took more than %v: %v", d, took)
+		}
+	}
 }
 
 // beat waits for a heartbeat.

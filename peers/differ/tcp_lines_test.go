@@ -19,6 +19,9 @@ func TestLines(t *testing.T) {
 			send("a", "\x00\x02h"), wait(aMoment / 4), ask("a", "i"), shut("a"), end("a"),
 		}},
 		{name: "the end of the input is the end", steps: steps{open("a"), shut("a"), end("a")}},
+		{name: "the end of a consumer's input is its end", steps: steps{
+			given("1"), consumer("a"), ask("a", "RDY 1\n"), send("a", "FIN <1>\n"), shut("a"), end("a"), eventually("client_count", 0), eventually("in_flight_count", 0), depths(),
+		}},
 		{name: "half a line is not a line", steps: steps{open("a"), send("a", "PUB {T}"), shut("a"), end("a")}},
 		{name: "an unknown command", steps: steps{open("a"), fails("a", "BOGUS\n")}},
 		{name: "an unknown command with arguments", steps: steps{open("a"), fails("a", "BOGUS a b c\n")}},

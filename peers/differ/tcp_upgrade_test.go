@@ -111,6 +111,10 @@ func TestCompression(t *testing.T) {
 		{name: "heartbeats are compressed too", steps: steps{
 			open("a"), with(`"snappy":true,"heartbeat_interval":1000`), snapped("a"), frames("a", 1), beat("a"), ask("a", pub("{T}", "x")),
 		}},
+		{name: "what is no deflate ends the connection", steps: steps{
+			open("a"), with(`"deflate":true`), send("a", "\xff\xff\xff\xff"), deflated("a"), end("a"),
+		}},
+		{name: "snappy asked for twice", steps: steps{open("a"), with(`"snappy":true`), snapped("a"), frames("a", 1), ask("a", identify(`{"msg_timeout":2000}`)), exchange("a")}},
 		{name: "what is no snappy ends the connection", steps: steps{
 			open("a"), with(`"snappy":true`), send("a", "NOP\nNOP\nNOP\nNOP\n"), snapped("a"), end("a"),
 		}},
@@ -176,6 +180,7 @@ func TestTLS(t *testing.T) {
 		{name: "a client with the right certificate", steps: steps{open("a"), with(""), secured("a", clientCert, clientKey), frames("a", 1), small("a")}},
 		{name: "a client with another certificate", steps: steps{open("a"), with(""), secured("a", cert, key), rejected("a")}},
 		{name: "a client without a certificate", steps: steps{open("a"), with(""), secured("a"), rejected("a")}},
+		{name: "HTTPS without a certificate", steps: steps{webTLS("GET", "/ping")}},
 	})
 }
 
