@@ -33,8 +33,16 @@ const (
 	HeaderExitCode = "exit-code"
 	// HeaderAttempts is in a result and in a dead letter: how often the task was run.
 	HeaderAttempts = "attempts"
-	// HeaderQueue is in a dead letter: the queue the task came from.
+	// HeaderQueue is in a dead letter: the queue or topic the message came from.
 	HeaderQueue = "queue"
+	// HeaderChannel is in a dead letter: the channel that gave the message up.
+	HeaderChannel = "channel"
+	// HeaderSequence is in a dead letter: the message's sequence number in its topic, in
+	// decimal, where the broker has such numbers.
+	HeaderSequence = "sequence"
+	// HeaderPublished is in a dead letter: when the message was published, in RFC 3339
+	// and UTC, where that is known.
+	HeaderPublished = "published"
 )
 
 // ErrBadHeaders is returned when bytes are not a well-formed list of headers.

@@ -18,8 +18,10 @@ const (
 	// EphemeralSuffix ends the name of a channel that goes with its last consumer,
 	// and of a topic that goes with its last channel. Neither outlives a restart.
 	EphemeralSuffix = "#ephemeral"
-	// DeadSuffix ends the name of the topic that holds the dead letters of a queue.
+	// DeadSuffix ends the name of the topic that holds the dead letters of a queue or topic.
 	DeadSuffix = ".dead"
+	// DeadChannel is the channel of that topic in which they wait.
+	DeadChannel = "dead"
 	// ControlSuffix ends the name of the topic on which the workers of a queue are
 	// told what does not concern one task alone, such as a cancelled job.
 	ControlSuffix = ".control"

@@ -21,25 +21,9 @@ import (
 // A letter that cannot be published costs nothing: the delivery is withdrawn, so that it
 // counts for nothing, and tried again after a while; meanwhile the other messages flow.
 
-// DeadChannel is the channel of a topic of dead letters in which they wait: the one that
-// package worker declares too.
-const DeadChannel = "dead"
-
 // KindUnfinished is under millrace.HeaderErrorKind in the dead letters that a broker
 // makes: the message was delivered Options.MaxAttempts times and never acked.
 const KindUnfinished = "unfinished"
-
-// The headers that a broker's dead letters have besides millrace.HeaderError,
-// HeaderErrorKind, HeaderAttempts and HeaderQueue, which package worker's have too. They
-// all stand before the headers of the message itself, which are kept as they were.
-const (
-	// HeaderChannel is the channel that gave the message up.
-	HeaderChannel = "channel"
-	// HeaderSequence was the message's sequence number in its topic, in decimal.
-	HeaderSequence = "sequence"
-	// HeaderPublished is when the message was published, in RFC 3339 and UTC.
-	HeaderPublished = "published"
-)
 
 const (
 	// nobody is the owner of the leases of messages whose letters are being written.
@@ -152,9 +136,9 @@ func (ch *Channel) letter(d *millrace.Delivery) millrace.Message {
 		Append(millrace.HeaderErrorKind, KindUnfinished).
 		Append(millrace.HeaderAttempts, strconv.FormatUint(uint64(attempts), 10)).
 		Append(millrace.HeaderQueue, ch.topic.name).
-		Append(HeaderChannel, ch.name).
-		Append(HeaderSequence, strconv.FormatUint(d.Seq, 10)).
-		Append(HeaderPublished, time.Unix(0, d.Published).UTC().Format(time.RFC3339Nano))
+		Append(millrace.HeaderChannel, ch.name).
+		Append(millrace.HeaderSequence, strconv.FormatUint(d.Seq, 10)).
+		Append(millrace.HeaderPublished, time.Unix(0, d.Published).UTC().Format(time.RFC3339Nano))
 	return millrace.Message{Headers: append(h, d.Headers...), Body: d.Body}
 }
 
@@ -162,7 +146,7 @@ func (ch *Channel) letter(d *millrace.Delivery) millrace.Message {
 // message that comes before its channel reaches it only if that is the first.
 func (b *Broker) publishLetters(topic string, letters []millrace.Message) error {
 	for {
-		ch, err := b.Channel(topic, DeadChannel)
+		ch, err := b.Channel(topic, millrace.DeadChannel)
 		if err != nil {
 			return err
 		}

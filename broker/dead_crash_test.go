@@ -207,7 +207,7 @@ func buryWith(t *testing.T, f *fault) {
 	burying.Store(false)
 	time.Sleep(time.Minute)
 	letters := map[string]bool{}
-	for _, body := range drain(t, b.Broker, "t.dead", broker.DeadChannel) {
+	for _, body := range drain(t, b.Broker, "t.dead", millrace.DeadChannel) {
 		letters[body] = true
 	}
 	if len(letters) != len(bodies) {

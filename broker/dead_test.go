@@ -41,7 +41,7 @@ func refuse(t *testing.T, c *broker.Consumer, n, times int) {
 // deadLetters subscribes to the dead letters of a topic.
 func (b bench) deadLetters(topic string) *broker.Consumer {
 	b.t.Helper()
-	return b.subscribe(broker.DeadTopic(topic), broker.DeadChannel, millrace.SubscribeOptions{Prefetch: 100_000, Lease: time.Hour})
+	return b.subscribe(broker.DeadTopic(topic), millrace.DeadChannel, millrace.SubscribeOptions{Prefetch: 100_000, Lease: time.Hour})
 }
 
 func (b bench) stats(topic, channel string) broker.ChannelStats {
@@ -71,9 +71,9 @@ func TestAMessageThatUsedUpItsAttemptsIsADeadLetter(t *testing.T) {
 			millrace.HeaderErrorKind: broker.KindUnfinished,
 			millrace.HeaderAttempts:  "3",
 			millrace.HeaderQueue:     "orders",
-			broker.HeaderChannel:     "billing",
-			broker.HeaderSequence:    "1",
-			broker.HeaderPublished:   published,
+			millrace.HeaderChannel:     "billing",
+			millrace.HeaderSequence:    "1",
+			millrace.HeaderPublished:   published,
 			"color":                  "red",
 		} {
 			if got := letter.Headers.Text(key); got != want {
@@ -182,7 +182,7 @@ func TestEachChannelGivesUpForItself(t *testing.T) {
 		ack(t, good, receive(t, good, 1)...)
 		letters := b.deadLetters("t")
 		letter := receive(t, letters, 1)
-		if got := letter[0].Headers.Text(broker.HeaderChannel); got != "bad" {
+		if got := letter[0].Headers.Text(millrace.HeaderChannel); got != "bad" {
 			t.Errorf("channel %s gave it up", got)
 		}
 		ack(t, letters, letter...)

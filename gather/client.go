@@ -65,7 +65,7 @@ func New(ctx context.Context, broker millrace.Broker, queue string, cfg Config) 
 		return nil, fmt.Errorf("gather: declare reply topic %s: %w", c.replyTo, err)
 	}
 	var err error
-	c.replies, err = broker.Subscribe(ctx, c.replyTo, replyChannel, millrace.SubscribeOptions{Prefetch: 2 * receiveBatch})
+	c.replies, err = broker.Subscribe(ctx, c.replyTo, replyChannel, millrace.SubscribeOptions{Prefetch: 2 * receiveBatch, Lease: replyLease})
 	if err != nil {
 		err = fmt.Errorf("gather: subscribe to reply topic %s: %w", c.replyTo, err)
 		return nil, errors.Join(err, broker.Delete(context.WithoutCancel(ctx), c.replyTo, ""))

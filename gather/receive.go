@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/millrace/millrace"
 )
 
 // receiveBatch is how many results are taken, handed on and acked together.
 const receiveBatch = 2048
+
+// replyLease is how long results are held that are being taken, which is a moment. A broker
+// that does not see a connection break delivers what was on its way only after that.
+const replyLease = 5 * time.Second
 
 // receive hands the results to their jobs until the client ends. It never waits for
 // a reader: an answer has its place reserved, see room.

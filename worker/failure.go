@@ -188,7 +188,7 @@ func (p *publisher) postFinal(o *outcome) error {
 	if !p.deadDeclared {
 		// A letter that is published before its channel is there might reach none.
 		err := p.insist(func() error {
-			return p.broker.Declare(p.brokerCtx, p.queue+millrace.DeadSuffix, deadChannel)
+			return p.broker.Declare(p.brokerCtx, p.queue+millrace.DeadSuffix, millrace.DeadChannel)
 		})
 		if err != nil {
 			return err
@@ -199,12 +199,21 @@ func (p *publisher) postFinal(o *outcome) error {
 	return nil
 }
 
-// postDeadLetter posts the task with its reason.
+// postDeadLetter posts the task with its reason, which stands before the task's own headers.
 func (p *publisher) postDeadLetter(o *outcome, body []byte) {
-	h := o.item.delivery.Headers.Without(millrace.HeaderFailures, millrace.HeaderError, millrace.HeaderErrorKind,
+	d := &o.item.delivery
+	own := d.Headers.Without(millrace.HeaderFailures, millrace.HeaderError, millrace.HeaderErrorKind,
 		millrace.HeaderExitCode, millrace.HeaderAttempts, millrace.HeaderQueue)
-	h = o.failed.describe(h).Append(millrace.HeaderQueue, p.queue)
-	p.posts.add(p.queue+millrace.DeadSuffix, post{o, deadLetter}, millrace.Message{Headers: h, Body: body})
+	h := o.failed.describe(nil).
+		Append(millrace.HeaderQueue, p.queue).
+		Append(millrace.HeaderChannel, millrace.WorkChannel)
+	if d.Seq != 0 {
+		h = h.Append(millrace.HeaderSequence, strconv.FormatUint(d.Seq, 10))
+	}
+	if d.Published != 0 {
+		h = h.Append(millrace.HeaderPublished, time.Unix(0, d.Published).UTC().Format(time.RFC3339Nano))
+	}
+	p.posts.add(p.queue+millrace.DeadSuffix, post{o, deadLetter}, millrace.Message{Headers: append(h, own...), Body: body})
 }
 
 // describe appends the headers that tell of the failure.

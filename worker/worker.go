@@ -20,8 +20,6 @@ import (
 )
 
 const (
-	// deadChannel is the channel in which dead letters wait.
-	deadChannel = "dead"
 	// replicaBackoffMax bounds the wait before a silent replica is started again.
 	replicaBackoffMax = 5 * time.Second
 )

@@ -174,7 +174,7 @@ func livingTopic(name string) string {
 // wants says whether the letter is one of those that the user means.
 func (o *deadOptions) wants(d *millrace.Delivery) bool {
 	return (len(o.ids) == 0 || o.ids[letterID(d)]) &&
-		(o.channel == "" || o.channel == d.Headers.Text(broker.HeaderChannel))
+		(o.channel == "" || o.channel == d.Headers.Text(millrace.HeaderChannel))
 }
 
 // retry publishes letters to their topic again.

@@ -38,7 +38,7 @@ func (o *deadOptions) openBox(ctx context.Context) (*deadBox, error) {
 		return nil, err
 	}
 	box := &deadBox{broker: b, topic: broker.DeadTopic(o.topic), ours: make(map[uint64]bool)}
-	depth, err := b.Depth(ctx, box.topic, broker.DeadChannel)
+	depth, err := b.Depth(ctx, box.topic, millrace.DeadChannel)
 	switch {
 	case errors.Is(err, millrace.ErrNotFound):
 		return box, nil // subscribing would make one
@@ -49,7 +49,7 @@ func (o *deadOptions) openBox(ctx context.Context) (*deadBox, error) {
 	if box.there == 0 {
 		return box, nil
 	}
-	box.letters, err = b.Subscribe(ctx, box.topic, broker.DeadChannel,
+	box.letters, err = b.Subscribe(ctx, box.topic, millrace.DeadChannel,
 		millrace.SubscribeOptions{Prefetch: deadWindow, Lease: deadLease})
 	if err != nil {
 		return nil, errors.Join(err, b.Close())

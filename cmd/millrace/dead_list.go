@@ -93,7 +93,7 @@ func printLetters(w io.Writer, ds []millrace.Delivery, first bool) error {
 			died = time.Unix(0, d.Published).Format(time.DateTime)
 		}
 		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", orText(letterID(d), "-"), died,
-			column(d, millrace.HeaderAttempts, 8), column(d, broker.HeaderChannel, millrace.MaxNameLen),
+			column(d, millrace.HeaderAttempts, 8), column(d, millrace.HeaderChannel, millrace.MaxNameLen),
 			column(d, millrace.HeaderError, deadReason), excerpt(d.Body, deadBody))
 		if err != nil {
 			return err
@@ -132,11 +132,12 @@ func excerpt(text []byte, most int) string {
 
 // revived is the message that a letter was before it died. It has all its retries again.
 func revived(d *millrace.Delivery) millrace.Message {
-	said := []string{millrace.HeaderError, millrace.HeaderErrorKind, millrace.HeaderAttempts, millrace.HeaderQueue}
-	if d.Headers.Text(millrace.HeaderErrorKind) == broker.KindUnfinished {
-		said = append(said, broker.HeaderChannel, broker.HeaderSequence, broker.HeaderPublished)
-	} else {
-		said = append(said, millrace.HeaderExitCode)
+	said := []string{
+		millrace.HeaderError, millrace.HeaderErrorKind, millrace.HeaderAttempts, millrace.HeaderQueue,
+		millrace.HeaderChannel, millrace.HeaderSequence, millrace.HeaderPublished,
+	}
+	if d.Headers.Text(millrace.HeaderErrorKind) != broker.KindUnfinished {
+		said = append(said, millrace.HeaderExitCode) // the broker knows of none
 	}
 	said = append(said, millrace.HeaderFailures)
 	// Of each only the first is the letter's: the message may have had its own.

@@ -66,7 +66,7 @@ func peekAddress(brokerURL string) string {
 // peekPage asks for the next letters; none when there are no more.
 func peekPage(ctx context.Context, address, topic string, from uint64) ([]millrace.Delivery, error) {
 	query := url.Values{
-		"topic": {topic}, "channel": {broker.DeadChannel},
+		"topic": {topic}, "channel": {millrace.DeadChannel},
 		"n": {strconv.Itoa(broker.MaxPeek)}, "from": {strconv.FormatUint(from, 10)},
 	}
 	ctx, cancel := context.WithTimeout(ctx, peekWithin)

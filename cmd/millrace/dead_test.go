@@ -137,8 +137,10 @@ func TestALetterIsRevivedAsItWas(t *testing.T) {
 func TestAWorkersLetterIsRevivedAsATask(t *testing.T) {
 	t.Parallel()
 	task := millrace.Headers(nil).Append("id", "j-1").Append("reply-to", "r").Append("channel", "its own")
-	letter := slices.Clone(task).Append("failures", "3").Append("error", "no").Append("error-kind", "failed").
-		Append("attempts", "4").Append("exit-code", "1").Append("queue", "q")
+	letter := millrace.Headers(nil).Append("error", "no").Append("error-kind", "failed").Append("attempts", "4").
+		Append("exit-code", "1").Append("queue", "q").Append("channel", "work").Append("sequence", "7").
+		Append("published", "2026-01-02T03:04:05Z")
+	letter = append(letter, task...)
 	if got := revived(&millrace.Delivery{Message: millrace.Message{Headers: letter}}); !bytes.Equal(got.Headers, task) {
 		t.Errorf("headers %q", got.Headers)
 	}

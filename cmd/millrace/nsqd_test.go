@@ -172,7 +172,7 @@ func TestNSQDsConfigurationFileIsRead(t *testing.T) {
 		"tls_min_version":                    "0",
 		"sync_every":                         "2500",
 		"sync_timeout":                       fmt.Sprint(int64(2 * time.Second)),
-		"tcp_address":                        `"127.0.0.1:0"`,
+		"tcp_address":                        `127.0.0.1:0`,
 	} {
 		if _, got := s.get("/config/" + name); got != want {
 			t.Errorf("/config/%s: %s, want %s", name, got, want)
