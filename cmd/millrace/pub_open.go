@@ -82,7 +82,6 @@ func parseNSQ(brokerURL string) (*nsqAddress, error) {
 		return nil, bad("its options cannot be read")
 	}
 	at := &nsqAddress{tcp: net.JoinHostPort(u.Hostname(), orText(u.Port(), "4150"))}
-	at.http = net.JoinHostPort(u.Hostname(), "4151")
 	var files tlsFiles
 	secure := false
 	for name, values := range options {
@@ -103,6 +102,9 @@ func parseNSQ(brokerURL string) (*nsqAddress, error) {
 			return nil, bad("there is no option %q", name)
 		}
 	}
+	if at.http == "" {
+		at.http = nextPort(at.tcp, secure)
+	}
 	if !secure {
 		return at, nil
 	}
@@ -111,6 +113,17 @@ func parseNSQ(brokerURL string) (*nsqAddress, error) {
 	}
 	at.tls.ServerName = u.Hostname()
 	return at, nil
+}
+
+// nextPort is where the HTTP door is, unless somebody says otherwise: nsqd's default is the
+// next port, and HTTPS at the one after that.
+func nextPort(tcp string, secure bool) string {
+	host, port, _ := net.SplitHostPort(tcp)
+	n, _ := strconv.Atoi(port)
+	if n++; secure {
+		n++
+	}
+	return net.JoinHostPort(host, strconv.Itoa(n))
 }
 
 func orText(text, otherwise string) string {

@@ -45,10 +45,18 @@ type description struct {
 	Attempt   uint32            `json:"attempt"`
 	Published int64             `json:"published,omitempty"`
 	State     string            `json:"state,omitempty"`
-	Due       int64             `json:"due,omitempty"`
+	Until     int64             `json:"until,omitempty"`
 	Headers   map[string]string `json:"headers,omitempty"`
 	Body      *string           `json:"body,omitempty"`
 	Base64    []byte            `json:"body_base64,omitempty"`
+}
+
+// bytes returns the body.
+func (d *description) bytes() []byte {
+	if d.Body != nil {
+		return []byte(*d.Body)
+	}
+	return d.Base64
 }
 
 func describe(d *millrace.Delivery) description {

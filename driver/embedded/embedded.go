@@ -26,6 +26,19 @@ func init() {
 	millrace.Register("file", open)
 }
 
+// Options returns how millrace.Open would open the broker at the URL. Returns an error that
+// wraps millrace.ErrBadURL when it is not one of this package's.
+func Options(brokerURL string) (broker.Options, error) {
+	u, err := url.Parse(brokerURL)
+	if err != nil {
+		return broker.Options{}, badURL("%w", err)
+	}
+	if u.Scheme != "mem" && u.Scheme != "file" {
+		return broker.Options{}, badURL("%s is not a broker in a directory, as in file:///var/lib/jobs", u.Redacted())
+	}
+	return parse(u)
+}
+
 // open opens the broker that the URL names.
 func open(_ context.Context, u *url.URL) (millrace.Broker, error) {
 	opts, err := parse(u)
