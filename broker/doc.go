@@ -19,13 +19,16 @@
 //   - Memory is bounded whatever the backlog: recent messages are served from memory,
 //     older ones from the files.
 //   - A full disk refuses publishing with millrace.ErrNoSpace; consuming goes on.
+//   - With MaxAttempts, a message that was delivered so often and never acked becomes a dead
+//     letter in TOPIC.dead, which is safe there before the message is acked: see dead.go. A
+//     crash in between makes a second letter.
 //   - Damage on the disk is reported to the Logger and costs no more than the messages
 //     whose bytes it hit.
 //
 // # What it does not do
 //
-// It keeps no order between a message that is given back and those behind it, does not
-// count failures, and copies nothing to another machine.
+// It keeps no order between a message that is given back and those behind it, counts
+// deliveries and not failures, and copies nothing to another machine.
 //
 // # How it is locked
 //
@@ -40,5 +43,7 @@
 // consumers. Consumer.receiving: the one Receive that runs. A turn may be waited for with
 // no lock held, and with no turn held but one that stands before it here:
 // Consumer.receiving, Topic.turn; nobody waits for Channel.reading, but is woken when it
-// is given back.
+// is given back. Dead letters are written by goroutines of their own, at most eight at a
+// time, with no lock and no turn; a consumer that comes upon more waits for one of them,
+// holding Consumer.receiving.
 package broker
