@@ -33,6 +33,7 @@ type Broker struct {
 	closed  bool
 
 	house   housekeeper
+	records recordPool
 	water   lowWater
 	changes changes
 	health  health

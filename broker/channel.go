@@ -19,6 +19,7 @@ type Channel struct {
 	attempts uint32         // how often a message is delivered
 	journal  *journal       // belongs to whoever has the topic's turn
 	reader   *seglog.Reader // of new messages; belongs to whoever has set reading
+	later    laterFiles
 
 	mu        sync.Mutex // guards what follows
 	ledger    *ledger.Ledger
@@ -34,6 +35,7 @@ type Channel struct {
 	lastID    uint32
 	waiting   []*Consumer // with room, for messages; longest first
 	alarm     alarm
+	called    bool  // the housekeeper comes, or has come, to load what is due soon
 	dirty     bool  // the housekeeper knows that there is something to write
 	ended     error // why no consumer gets anything any more
 }
@@ -234,6 +236,11 @@ func (ch *Channel) arm(at int64) {
 	if due := ch.ledger.NextDue(); due != 0 && (next == 0 || due < next) {
 		next = due
 	}
+	if r, far := ch.ledger.NextRun(); far && !ch.called {
+		if load := r.Due - int64(loadAhead); next == 0 || load < next {
+			next = load
+		}
+	}
 	if next != 0 && ch.ended == nil {
 		ch.alarm.set(at, next)
 	}
@@ -262,6 +269,10 @@ func (ch *Channel) ring() {
 		ch.touch()
 	}
 	ch.ledger.NextRedelivery(at) // moves what is due
+	if r, far := ch.ledger.NextRun(); far && r.Due-int64(loadAhead) <= at {
+		ch.called = true
+		ch.topic.broker.house.tell(ch.topic)
+	}
 	next := ch.passOn()
 	ch.arm(at)
 	ch.mu.Unlock()

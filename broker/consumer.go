@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/millrace/millrace"
-	"github.com/millrace/millrace/internal/seglog"
 )
 
 // Consumer is one of those that compete for a channel's messages. It is a
@@ -19,9 +18,7 @@ type Consumer struct {
 	wake    chan struct{} // there may be something to receive, or room for it
 	done    chan struct{} // closed when the consumer is
 
-	// receiving is held by the one Receive that runs, with what it works with.
-	receiving chan struct{}
-	records   []seglog.Record
+	receiving chan struct{} // holds a token while a Receive runs
 
 	silent atomic.Bool // it is quiet, and a lease of its has ended since it spoke
 

@@ -96,6 +96,7 @@ func (ch *Channel) survey(most int) (all bool, err error) {
 		}
 		most -= max(n, 1)
 		from = ch.found(records[:n], hi)
+		_ = ch.spill() // else the housekeeper says why not
 	}
 	return false, nil
 }

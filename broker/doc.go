@@ -17,7 +17,9 @@
 //     moment later, many together: a crash in between means that a few messages are
 //     delivered again.
 //   - Memory is bounded whatever the backlog: recent messages are served from memory,
-//     older ones from the files.
+//     older ones from the files. What is deferred counts as deferred at once, and is on the
+//     disk until its time comes near: a channel has some 64 Ki such messages in memory, and
+//     of the others a bit each. In a broker without files all stays in memory.
 //   - A full disk refuses publishing with millrace.ErrNoSpace; consuming goes on.
 //   - With MaxAttempts, a message that was delivered so often and never acked becomes a dead
 //     letter in TOPIC.dead, which is safe there before the message is acked: see dead.go. A

@@ -2,6 +2,12 @@ package broker
 
 import "encoding/binary"
 
+// WithNear returns o with so many deferred messages of a channel in memory.
+func (o Options) WithNear(n int) Options {
+	o.nearMost = n
+	return o
+}
+
 // MemoryHeld returns how many bytes of messages the broker counts as held in memory.
 func (b *Broker) MemoryHeld() int64 { return b.memory.Load() }
 

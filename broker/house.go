@@ -101,8 +101,13 @@ func (t *Topic) keepHouse() bool {
 		if err := ch.keepSurvey(); err != nil {
 			errs = append(errs, fmt.Errorf("count what is deferred: %w", err))
 		}
+		if err := ch.keepLater(); err != nil {
+			errs = append(errs, fmt.Errorf("channel %s: %w", ch.name, err))
+		}
 		if err := ch.keepJournal(); err != nil {
 			errs = append(errs, fmt.Errorf("write acks of channel %s: %w", ch.name, err))
+		} else if err := ch.sweep(); err != nil {
+			errs = append(errs, fmt.Errorf("remove what channel %s has deferred: %w", ch.name, err))
 		}
 	}
 	if err := t.reclaim(); err != nil {

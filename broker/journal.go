@@ -34,6 +34,9 @@ type journal struct {
 	scratch  []byte
 }
 
+// keptScratch is up to how many bytes of memory a journal keeps for its next entry.
+const keptScratch = 64 << 10
+
 // minCompact is the least size at which a new file is made.
 const minCompact = 64 << 10
 
@@ -64,7 +67,9 @@ func (j *journal) write(ch *Channel) error {
 	ch.dirty = false
 	b = ch.ledger.AppendJournal(b) // also for nobody: the ledger gathers it until then
 	ch.mu.Unlock()
-	j.scratch = b
+	if j.scratch = b; cap(b) > keptScratch {
+		j.scratch = nil
+	}
 	if !j.kept() || len(b) == frameSize {
 		return nil
 	}

@@ -114,6 +114,9 @@ func (t *Topic) remove(ch *Channel) error {
 		err = ch.journal.remove()
 	}
 	if err == nil {
+		err = ch.removeRuns(func(uint64) bool { return true })
+	}
+	if err == nil {
 		delete(t.remains, ch.name)
 	} else {
 		if t.remains == nil {

@@ -65,7 +65,12 @@ func (t *Topic) loadChannels() error {
 	if err != nil {
 		return err
 	}
+	runs := make(map[string][]uint64) // by channel
 	for _, base := range names {
+		if channel, id, ok := parseLaterName(base); ok {
+			runs[channel] = append(runs[channel], id)
+			continue
+		}
 		if strings.HasSuffix(base, tempSuffix) {
 			_ = fsys.Remove(filepath.Join(t.dir, base)) // it will be replaced anyway
 			continue
@@ -88,12 +93,19 @@ func (t *Topic) loadChannels() error {
 		t.released = end
 	}
 	for _, ch := range t.channels {
+		ch.findRuns(runs[ch.name])
+		delete(runs, ch.name)
 		ch.mu.Lock() // what is overdue rings at once
 		ch.limit = max(t.released, ch.ledger.Cursor())
 		at := t.broker.now()
 		ch.ledger.NextRedelivery(at) // moves what became due meanwhile
 		ch.arm(at)
 		ch.mu.Unlock()
+	}
+	for channel, ids := range runs { // one that is no more
+		for _, id := range ids {
+			_ = fsys.Remove(filepath.Join(t.dir, laterName(channel, id)))
+		}
 	}
 	t.survey()
 	t.start()

@@ -53,6 +53,7 @@ type Options struct {
 
 	fs          vfs.FS // replaces the real file system in tests
 	segmentSize int64  // of the logs, so that tests need not fill 64 MiB; 0 means seglog's
+	nearMost    int    // how many deferred messages a channel has in memory; 0 means nearMost
 }
 
 // The defaults of Options.
@@ -70,6 +71,9 @@ func (o Options) withDefaults() Options {
 	o.MaxMessage = min(o.MaxMessage, seglog.MaxEntry)
 	if o.MaxMemory <= 0 {
 		o.MaxMemory = DefaultMaxMemory
+	}
+	if o.nearMost <= 0 {
+		o.nearMost = nearMost
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()

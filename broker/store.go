@@ -32,6 +32,7 @@ var (
 //	topics/NAME.topic/          one a topic
 //	    0000000000000001.seg    its log, see package seglog
 //	    CHANNEL.ledger          one a channel, see journal
+//	    CHANNEL.ID.later        what it has deferred for long, see laterWriter
 //	    RELEASED                where its first channel starts and if it is paused, see releasedFile
 //	topics/NAME.gone/           deleted, not yet removed
 //	*.tmp                       not finished

@@ -19,6 +19,7 @@ type haul struct {
 	fetched     int                 // so many of buf are complete
 	from, limit uint64              // where new messages are
 	records     []seglog.Record     // new messages
+	pooled      *[]seglog.Record    // what they stand in; of the recordPool
 	passed      uint64              // there are no others below it
 	lost        []millrace.Delivery // leased, but not in the log any more
 	early       []early             // leased, but not due yet
@@ -146,11 +147,9 @@ func (c *Consumer) read(h *haul) {
 	if room == 0 || h.from >= h.limit || h.err != nil {
 		return
 	}
-	if cap(c.records) < room {
-		c.records = make([]seglog.Record, room)
-	}
-	h.records = c.records[:room]
 	ch := c.channel
+	h.pooled = ch.topic.broker.records.take(room)
+	h.records = (*h.pooled)[:room]
 	ch.reader.Seek(h.from)
 	n, err := ch.reader.Read(h.records)
 	h.records = h.records[:n]
@@ -188,7 +187,7 @@ func (c *Consumer) land(h *haul) (int, error) {
 	ch.mu.Unlock()
 	next.wakeUp()
 	ch.bury(dead)
-	clear(h.records) // they hold on to memory
+	ch.topic.broker.records.giveBack(h.pooled, len(h.records))
 	if ended {
 		ch.reader.Close()
 	}

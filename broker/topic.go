@@ -149,12 +149,14 @@ func (t *Topic) free(bytes int64) {
 func (t *Topic) append(msgs []millrace.Message) error {
 	at := t.broker.now()
 	var bytes uint64
+	delayed := false
 	ticket, err := t.log.Append(at, len(msgs), func(i int) seglog.Entry {
 		m := &msgs[i]
 		bytes += uint64(len(m.Body))
 		e := seglog.Entry{Headers: m.Headers, Body: m.Body}
 		if m.Delay > 0 {
 			e.Due = after(at, m.Delay)
+			delayed = true
 		}
 		return e
 	})
@@ -165,6 +167,9 @@ func (t *Topic) append(msgs []millrace.Message) error {
 	if err == nil {
 		t.published.Add(uint64(len(msgs)))
 		t.publishedBytes.Add(bytes)
+		if delayed {
+			t.relieve()
+		}
 		return nil
 	}
 	if errors.Is(err, seglog.ErrClosed) {
