@@ -50,8 +50,8 @@
 //   - a large header: beyond 64 KiB is refused; nsqd takes 1 MiB.
 //   - a page from elsewhere: cannot make a browser change anything here, and gets
 //     CROSS_ORIGIN; nsqd obeys it.
-//   - paths that nsqd has not: are /metrics, and what nsqlookupd would answer for this one
-//     node: /lookup, /nodes, /topics, /channels.
+//   - paths that nsqd has not: are /metrics, /peek, /channel/replay, and what nsqlookupd would
+//     answer for this one node: /lookup, /nodes, /topics, /channels.
 //   - setblockrate and freememory: say that they did it; nsqd does it, and says
 //     INTERNAL_ERROR.
 //   - TLS before 1.2: is refused unless tls-min-version allows it; nsqd begins at 1.0.

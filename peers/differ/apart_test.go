@@ -71,11 +71,13 @@ func TestApart(t *testing.T) {
 			name: "paths that nsqd has not", because: "paths that nsqd has not",
 			steps: steps{
 				web("POST", "/topic/create?topic={T}"), status("GET", "/metrics"), status("GET", "/lookup?topic={T}"),
-				status("GET", "/channels?topic={T}"), status("GET", "/topics"), status("GET", "/nodes"),
+				status("GET", "/channels?topic={T}"), status("GET", "/topics"), status("GET", "/nodes"), status("GET", "/peek?topic={T}"),
+				web("POST", "/channel/create?topic={T}&channel=c"), status("POST", "/channel/replay?topic={T}&channel=c&from=1"),
 			},
 			ours: []string{
 				`POST /topic/create?topic={T}: 200 X-Nsq-Content-Type=nsq; version=1.0 ""`, "GET /metrics: 200", "GET /lookup?topic={T}: 200",
-				"GET /channels?topic={T}: 200", "GET /topics: 200", "GET /nodes: 200",
+				"GET /channels?topic={T}: 200", "GET /topics: 200", "GET /nodes: 200", "GET /peek?topic={T}: 200",
+				`POST /channel/create?topic={T}&channel=c: 200 X-Nsq-Content-Type=nsq; version=1.0 ""`, "POST /channel/replay?topic={T}&channel=c&from=1: 200",
 			},
 		},
 	})
