@@ -21,7 +21,7 @@ const (
 	// requestTimeout is how long one request may take before it is made again.
 	requestTimeout = 5 * time.Second
 	// A server that has said nothing for two of these is given up.
-	pingEvery = 5 * time.Second
+	pingEvery = 3 * time.Second
 	// The pauses between two attempts, of whatever kind, grow from the first to the last.
 	firstPause = 50 * time.Millisecond
 	lastPause  = 2 * time.Second
@@ -41,11 +41,16 @@ type link struct {
 	closed  bool          // and there will not be one again
 	trouble error         // what went wrong last
 	changed chan struct{} // closed when up or closed changes
+	// session ends with the connection that there is: nobody gets an answer then to what
+	// he asked before.
+	session context.Context
+	over    context.CancelCauseFunc
 }
 
 // dial connects, and makes sure that there is a JetStream.
 func dial(ctx context.Context, t target, renewed func()) (*link, error) {
 	l := &link{hosts: t.hosts, renewed: renewed, changed: make(chan struct{})}
+	l.session, l.over = context.WithCancelCause(context.Background())
 	d := &dialer{ctx: ctx}
 	opts := append(t.options(),
 		natsio.Name("millrace"),
@@ -70,7 +75,7 @@ func dial(ctx context.Context, t target, renewed func()) (*link, error) {
 	l.nc = nc
 	l.set(true, nil)
 	if l.js, err = jetstream.New(nc); err == nil {
-		err = l.callOnce(ctx, func(ctx context.Context) error {
+		err = once(ctx, l.session, func(ctx context.Context) error {
 			_, err := l.js.AccountInfo(ctx)
 			return err
 		})
@@ -118,7 +123,7 @@ func pause(n int) time.Duration {
 }
 
 func (l *link) broke(_ *natsio.Conn, err error) {
-	if !l.set(false, err) || l.isClosed() {
+	if !l.set(false, err) || err == nil { // nil when it was us
 		return
 	}
 	slog.Warn("nats: the connection broke, and is made again", "servers", l.hosts, "error", err)
@@ -154,6 +159,11 @@ func (l *link) set(up bool, trouble error) bool {
 		return false
 	}
 	l.up = up
+	if up {
+		l.session, l.over = context.WithCancelCause(context.Background())
+	} else {
+		l.over(natsio.ErrDisconnected)
+	}
 	close(l.changed)
 	l.changed = make(chan struct{})
 	return true
@@ -167,39 +177,43 @@ func (l *link) close() bool {
 		return false
 	}
 	l.up, l.closed = false, true
+	l.over(millrace.ErrClosed)
 	close(l.changed)
 	l.changed = make(chan struct{})
 	return true
 }
 
-func (l *link) isClosed() bool {
+// state returns the session of the connection that there is, nil when there is none;
+// changed is closed when that is no longer so.
+func (l *link) state() (session context.Context, changed <-chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.closed
-}
-
-// state says whether there is a connection; changed is closed when that is no longer so.
-func (l *link) state() (up bool, changed <-chan struct{}, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return false, l.changed, millrace.ErrClosed
+	switch {
+	case l.closed:
+		return nil, l.changed, millrace.ErrClosed
+	case l.up:
+		return l.session, l.changed, nil
 	}
-	return l.up, l.changed, nil
+	return nil, l.changed, nil
 }
 
-// ready waits until there is a connection. Returns millrace.ErrClosed, or the context's
-// cause with what was waited for.
-func (l *link) ready(ctx context.Context) error {
+func (l *link) isUp() bool {
+	session, _, _ := l.state()
+	return session != nil
+}
+
+// ready waits until there is a connection, and returns its session. Returns
+// millrace.ErrClosed, or the context's cause with what was waited for.
+func (l *link) ready(ctx context.Context) (session context.Context, err error) {
 	for {
-		up, changed, err := l.state()
+		session, changed, err := l.state()
 		switch {
 		case err != nil:
-			return err
+			return nil, err
 		case ctx.Err() != nil:
-			return l.gaveUp(ctx, nil)
-		case up:
-			return nil
+			return nil, l.gaveUp(ctx, nil)
+		case session != nil:
+			return session, nil
 		}
 		select {
 		case <-ctx.Done():
@@ -231,11 +245,11 @@ func (l *link) gaveUp(ctx context.Context, last error) error {
 // be safe to repeat.
 func (l *link) call(ctx context.Context, request func(ctx context.Context) error) error {
 	for n := 0; ; n++ {
-		if err := l.ready(ctx); err != nil {
+		session, err := l.ready(ctx)
+		if err != nil {
 			return err
 		}
-		err := l.callOnce(ctx, request)
-		if err == nil || !passes(err) {
+		if err = once(ctx, session, request); err == nil || !passes(err) {
 			return err
 		}
 		if err := l.sleep(ctx, n, err); err != nil {
@@ -244,12 +258,17 @@ func (l *link) call(ctx context.Context, request func(ctx context.Context) error
 	}
 }
 
-// callOnce makes a request with a time limit.
-func (l *link) callOnce(ctx context.Context, request func(ctx context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+// once makes a request, and waits for the answer for some time, and no longer than there
+// is the connection on which it would come.
+func once(ctx, session context.Context, request func(ctx context.Context) error) error {
+	attempt, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	err := request(ctx)
-	if errors.Is(err, natsio.ErrConnectionClosed) {
+	defer context.AfterFunc(session, cancel)()
+	err := request(attempt)
+	switch {
+	case err != nil && session.Err() != nil:
+		return context.Cause(session)
+	case errors.Is(err, natsio.ErrConnectionClosed):
 		return fmt.Errorf("%w (%w)", millrace.ErrClosed, err)
 	}
 	return err
@@ -278,8 +297,7 @@ func (l *link) send(subject, reply string, data []byte) {
 // flush waits for a moment until the server has read all that was sent. Returns whether
 // it has.
 func (l *link) flush() bool {
-	up, _, _ := l.state()
-	return up && l.nc.FlushTimeout(lastPause) == nil
+	return l.isUp() && l.nc.FlushTimeout(lastPause) == nil
 }
 
 // dialer makes connections under the context of Open as long as that runs, and remembers

@@ -42,7 +42,7 @@ func (s *subscription) leave() {
 		return
 	}
 	_ = s.presence.Unsubscribe()
-	if up, _, _ := s.link.state(); !up {
+	if !s.link.isUp() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lastPause)

@@ -109,13 +109,14 @@ func (b *broker) publishWindow(ctx context.Context, topic string, msgs []millrac
 	w := p.begin(len(msgs))
 	defer p.end(w)
 	for n := 0; ; n++ {
-		if err := b.link.ready(ctx); err != nil {
-			return err
-		}
 		if err := b.keep(ctx, topic); err != nil {
 			return err
 		}
-		err := p.send(ctx, w, Subject(topic), msgs)
+		session, err := b.link.ready(ctx)
+		if err != nil {
+			return err
+		}
+		err = p.send(ctx, session, w, Subject(topic), msgs)
 		if err == nil || !passes(err) {
 			return err
 		}
@@ -143,11 +144,7 @@ func (p *publisher) end(w *batch) {
 }
 
 // send sends what the batch lacks, and waits for the answers.
-func (p *publisher) send(ctx context.Context, w *batch, subject string, msgs []millrace.Message) error {
-	_, changed, err := p.link.state()
-	if err != nil {
-		return err
-	}
+func (p *publisher) send(ctx, session context.Context, w *batch, subject string, msgs []millrace.Message) error {
 	for _, i := range p.lacking(w) {
 		if err := p.sendOne(w, i, subject, &msgs[i]); err != nil {
 			return err
@@ -168,8 +165,8 @@ func (p *publisher) send(ctx context.Context, w *batch, subject string, msgs []m
 		case <-w.stirred:
 		case <-ctx.Done():
 			return p.link.gaveUp(ctx, nil)
-		case <-changed: // the connection broke, and answers may be lost
-			return natsio.ErrDisconnected
+		case <-session.Done(): // answers may be lost
+			return context.Cause(session)
 		case <-silence.C:
 			if _, heard, _ := p.progress(w); time.Since(heard) >= requestTimeout {
 				return natsio.ErrTimeout

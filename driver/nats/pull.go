@@ -122,7 +122,7 @@ func (s *subscription) work(now time.Time) {
 		old.shut()
 	}
 	s.tellAll(s.surplus(now), nakWord)
-	if up, _, _ := s.link.state(); !up {
+	if !s.link.isUp() {
 		return // disturbed comes with the next connection
 	}
 	if look && !s.look(now) {

@@ -47,6 +47,7 @@ func parse(u *url.URL) (target, error) {
 			t.user, t.password = u.User.Username(), password
 		} else {
 			t.token = u.User.Username()
+			u.User = url.UserPassword("", t.token) // which is not shown when u is
 		}
 	}
 	query, err := url.ParseQuery(u.RawQuery)

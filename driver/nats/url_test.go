@@ -60,6 +60,7 @@ func TestBadURLsAreRefusedWithASentence(t *testing.T) {
 		"nats://host?cert=x":          "cert and key go together",
 		"nats://host?a;b":             "cannot be read",
 		"nats://u:secret@host/x":      "nats://u:xxxxx@host/x",
+		"nats://secret@host?x=1":      `no option "x"`,
 	} {
 		b, err := millrace.Open(t.Context(), text)
 		if err == nil {

@@ -98,7 +98,7 @@ func (u natsUser) receive(sub millrace.Subscription, n int) []millrace.Delivery 
 	return buf
 }
 
-func sortedBodies(ds []millrace.Delivery) []string {
+func natsBodies(ds []millrace.Delivery) []string {
 	var all []string
 	for _, d := range ds {
 		all = append(all, string(d.Body))
@@ -110,13 +110,13 @@ func sortedBodies(ds []millrace.Delivery) []string {
 func (u natsUser) wantBodies(ds []millrace.Delivery, want ...string) {
 	u.Helper()
 	slices.Sort(want)
-	if got := sortedBodies(ds); !slices.Equal(got, want) {
+	if got := natsBodies(ds); !slices.Equal(got, want) {
 		u.Errorf("got %q, want %q", got, want)
 	}
 }
 
-// jetStream is a view of the server beside Millrace's.
-func jetStream(t *testing.T, url string) jetstream.JetStream {
+// natsStreams is a view of the server beside Millrace's.
+func natsStreams(t *testing.T, url string) jetstream.JetStream {
 	t.Helper()
 	nc, err := natsio.Connect(url)
 	if err != nil {
@@ -219,7 +219,7 @@ func TestNATSKeepsNothingThatIsDone(t *testing.T) {
 	t.Parallel()
 	n := startNATS(t, nil)
 	u := useNATS(t, n.URL)
-	js := jetStream(t, n.URL)
+	js := natsStreams(t, n.URL)
 	state := func() string {
 		s, err := js.Stream(t.Context(), nats.Stream("a.topic"))
 		u.must(err)

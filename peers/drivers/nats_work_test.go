@@ -9,13 +9,12 @@ import (
 
 	"github.com/millrace/millrace"
 	"github.com/millrace/millrace/gather"
-	"github.com/millrace/millrace/peers/node"
 	"github.com/millrace/millrace/worker"
 )
 
 // natsWorker answers tasks with their squares, on a connection of its own, until the test
 // ends.
-func natsWorker(t *testing.T, n *node.NATS, queue string, slowly time.Duration) *worker.Worker {
+func natsWorker(t *testing.T, url, queue string, slowly time.Duration) *worker.Worker {
 	t.Helper()
 	square := worker.Func(func(ctx context.Context, n int) (int, error) {
 		if slowly > 0 {
@@ -27,7 +26,7 @@ func natsWorker(t *testing.T, n *node.NATS, queue string, slowly time.Duration) 
 		}
 		return n * n, nil
 	})
-	w, err := worker.New(useNATS(t, n.URL).Broker, queue, square, worker.Config{Replicas: 4, Lease: 3 * time.Second})
+	w, err := worker.New(useNATS(t, url).Broker, queue, square, worker.Config{Replicas: 4, Lease: 3 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,8 +44,8 @@ func natsWorker(t *testing.T, n *node.NATS, queue string, slowly time.Duration) 
 	return w
 }
 
-// numbersTo iterates over 0 … n-1.
-func numbersTo(n int) iter.Seq[int] {
+// natsNumbers iterates over 0 … n-1.
+func natsNumbers(n int) iter.Seq[int] {
 	return func(yield func(int) bool) {
 		for i := range n {
 			if !yield(i) {
@@ -56,15 +55,15 @@ func numbersTo(n int) iter.Seq[int] {
 	}
 }
 
-// mapSquares maps n tasks, and makes sure that each has its result, once. meanwhile is
+// natsSquares maps n tasks, and makes sure that each has its result, once. meanwhile is
 // called with the number of results so far.
-func mapSquares(t *testing.T, u natsUser, queue string, n int, cfg gather.Config, meanwhile func(int)) {
+func natsSquares(t *testing.T, u natsUser, queue string, n int, cfg gather.Config, meanwhile func(int)) {
 	t.Helper()
 	client, err := gather.New(t.Context(), u.Broker, queue, cfg)
 	u.must(err)
 	got := make([]bool, n)
 	count := 0
-	for r, err := range gather.Map[int](t.Context(), client, numbersTo(n)) {
+	for r, err := range gather.Map[int](t.Context(), client, natsNumbers(n)) {
 		u.must(err)
 		if r.Value != int(r.Index)*int(r.Index) || got[r.Index] {
 			t.Errorf("task %d: got %d, and before: %v", r.Index, r.Value, got[r.Index])
@@ -85,7 +84,7 @@ func mapSquares(t *testing.T, u natsUser, queue string, n int, cfg gather.Config
 func (u natsUser) wantIdle(queue string) {
 	u.Helper()
 	var got millrace.Depth
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		var err error
 		got, err = u.Depth(u.Context(), queue, millrace.WorkChannel)
 		u.must(err)
@@ -100,10 +99,10 @@ func TestNATSMapsTasks(t *testing.T) {
 	t.Parallel()
 	n := startNATS(t, nil)
 	u := useNATS(t, n.URL)
-	natsWorker(t, n, "square", 0)
-	natsWorker(t, n, "square", 0)
+	natsWorker(t, n.URL, "square", 0)
+	natsWorker(t, n.URL, "square", 0)
 	start := time.Now()
-	mapSquares(t, u, "square", 2000, gather.Config{}, nil)
+	natsSquares(t, u, "square", 2000, gather.Config{}, nil)
 	t.Logf("%.0f tasks/s", 2000/time.Since(start).Seconds())
 	u.wantIdle("square")
 }
