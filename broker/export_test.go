@@ -12,8 +12,8 @@ func (o Options) WithNear(n int) Options {
 func (b *Broker) MemoryHeld() int64 { return b.memory.Load() }
 
 // SealEntry makes the checksum of a journal's first entry right again.
-func SealEntry(file []byte) {
-	h, _ := readHeaders(file, func(int64, int64) {})
+func SealEntry(file []byte, path string) {
+	h, _ := readHeaders(file, path, func(int64, int64) {})
 	n := frameSize + int(binary.LittleEndian.Uint32(file[headersSize:]))
 	putFrame(file[headersSize:headersSize+n], h.salt, headersSize)
 }

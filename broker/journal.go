@@ -92,7 +92,7 @@ func (j *journal) rewriteRewound(ch *Channel, to uint64) error {
 	ch.mu.Lock()
 	ch.dirty = false
 	h := journalHeader{salt: rand.Uint64(), floor: min(ch.ledger.Floor(), to), paused: ch.paused}
-	b := append(h.appendTwice(nil), make([]byte, frameSize)...)
+	b := append(h.appendTwice(nil, j.path), make([]byte, frameSize)...)
 	if to <= ch.ledger.Cursor() {
 		b = ch.ledger.AppendRewound(b, to)
 	} else {
@@ -169,7 +169,7 @@ func (j *journal) load(end uint64, damaged func(offset, bytes int64)) (l *ledger
 	b, err := readAll(file)
 	var h journalHeader
 	if err == nil {
-		h, err = readHeaders(b, damaged)
+		h, err = readHeaders(b, j.path, damaged)
 	}
 	l = ledger.New(h.floor)
 	intact := false

@@ -219,7 +219,7 @@ func TestAnEntryOfANewerVersionIsSaidToBe(t *testing.T) {
 		file := contents(t, disk, journalFile)
 		newer := slices.Clone(file)
 		newer[80+8] = 99 // the entry's own version, behind its frame
-		broker.SealEntry(newer)
+		broker.SealEntry(newer, journalFile)
 		if bytes.Equal(newer, file) {
 			t.Fatal("it is the same")
 		}

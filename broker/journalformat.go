@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"path/filepath"
 
 	"github.com/millrace/millrace/internal/ledger"
 )
@@ -20,11 +21,12 @@ import (
 //
 //	0        8         12    16     24      32      40
 //	┌────────┬─────────┬─────┬──────┬───────┬───────┐
-//	│ magic  │ version │ crc │ salt │ floor │ flags │   crc over all the others
+//	│ magic  │ version │ crc │ salt │ floor │ flags │   crc over the file's name and all the others
 //	│ 8      │ u32     │ u32 │ u64  │ u64   │ u64   │
 //	└────────┴─────────┴─────┴──────┴───────┴───────┘
 //
-// The salt is random, so that no bytes of an older file can be taken for an entry. The
+// The salt is random, so that no bytes of an older file can be taken for an entry, and the
+// name keeps the file of another channel from being taken for this one's. The
 // floor is the snapshot's: all messages below it were done when the file was made. It
 // stands here too, so that a damaged snapshot does not bring back the channel's whole
 // past. The flags say that the channel is paused. Every later version keeps magic, version and crc as they are.
@@ -51,7 +53,7 @@ type journalHeader struct {
 	intact      bool // both copies were good
 }
 
-func (h journalHeader) appendTwice(b []byte) []byte {
+func (h journalHeader) appendTwice(b []byte, path string) []byte {
 	for range 2 {
 		start := len(b)
 		b = append(b, journalMagic...)
@@ -60,7 +62,7 @@ func (h journalHeader) appendTwice(b []byte) []byte {
 		b = binary.LittleEndian.AppendUint64(b, h.salt)
 		b = binary.LittleEndian.AppendUint64(b, h.floor)
 		b = binary.LittleEndian.AppendUint64(b, flags(h.paused))
-		putCRC(b[start:])
+		putCRC(b[start:], path)
 	}
 	return b
 }
@@ -73,23 +75,28 @@ func flags(paused bool) uint64 {
 }
 
 // putCRC and goodCRC are for the headers of journals and of RELEASED, whose crc stands
-// in bytes 12 to 16.
-func putCRC(b []byte) { binary.LittleEndian.PutUint32(b[12:], headerCRC(b)) }
+// in bytes 12 to 16, and which are at that path.
+func putCRC(b []byte, path string) { binary.LittleEndian.PutUint32(b[12:], headerCRC(b, path)) }
 
-func goodCRC(b []byte) bool { return binary.LittleEndian.Uint32(b[12:]) == headerCRC(b) }
+func goodCRC(b []byte, path string) bool {
+	return binary.LittleEndian.Uint32(b[12:]) == headerCRC(b, path)
+}
 
-func headerCRC(b []byte) uint32 {
-	return crc32.Update(crc32.Checksum(b[:12], castagnoli), castagnoli, b[16:])
+func headerCRC(b []byte, path string) uint32 {
+	// The data directory may be moved: what counts is the topic's directory and the name there.
+	dir, name := filepath.Split(path)
+	crc := crc32.Checksum([]byte(filepath.Base(dir)+"/"+name), castagnoli)
+	return crc32.Update(crc32.Update(crc, castagnoli, b[:12]), castagnoli, b[16:])
 }
 
 // readHeaders takes what counts from whichever header is good. Without one there is
 // nothing to go by, and the channel starts over from the log's beginning.
-func readHeaders(b []byte, damaged func(offset, bytes int64)) (journalHeader, error) {
+func readHeaders(b []byte, path string, damaged func(offset, bytes int64)) (journalHeader, error) {
 	found := journalHeader{floor: 1}
 	good := 0
 	for at := 0; at < headersSize; at += headerSize {
 		h := b[min(at, len(b)):min(at+headerSize, len(b))]
-		if len(h) < headerSize || string(h[:8]) != journalMagic || !goodCRC(h) {
+		if len(h) < headerSize || string(h[:8]) != journalMagic || !goodCRC(h, path) {
 			damaged(int64(at), int64(len(h)))
 			continue
 		}

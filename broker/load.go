@@ -19,7 +19,7 @@ func (t *Topic) load() error {
 		return err
 	}
 	b := t.broker
-	opts.FS, opts.Dir, opts.Committer, opts.Tail = b.opts.fs, t.dir, b.committer, b.tail
+	opts.FS, opts.Dir, opts.Name, opts.Committer, opts.Tail = b.opts.fs, t.dir, t.name, b.committer, b.tail
 	opts.OnDamage = func(d seglog.Damage) {
 		b.damaged(filepath.Join(t.dir, d.File), d.Offset, d.Bytes, d.Err)
 	}

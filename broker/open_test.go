@@ -200,8 +200,9 @@ func TestAFullDiskAtTheStartIsSaidToBeFull(t *testing.T) {
 // A newer version's file is intact, and says so: nothing is changed, nothing deleted.
 func TestAFileOfANewerVersionIsLeftAlone(t *testing.T) {
 	castagnoli := crc32.MakeTable(crc32.Castagnoli)
-	reseal := func(b []byte) { // of a journal's header and RELEASED's
-		sum := crc32.Update(crc32.Checksum(b[:12], castagnoli), castagnoli, b[16:])
+	reseal := func(name string, b []byte) {
+		sum := crc32.Checksum([]byte("t.topic/"+name), castagnoli)
+		sum = crc32.Update(crc32.Update(sum, castagnoli, b[:12]), castagnoli, b[16:])
 		binary.LittleEndian.PutUint32(b[12:], sum)
 	}
 	for _, c := range []struct {
@@ -213,14 +214,14 @@ func TestAFileOfANewerVersionIsLeftAlone(t *testing.T) {
 		}},
 		{"topics/t.topic/c.ledger", func(b []byte) []byte {
 			b[8], b[48] = 2, 2
-			reseal(b[:40])
-			reseal(b[40:80])
+			reseal("c.ledger", b[:40])
+			reseal("c.ledger", b[40:80])
 			return b
 		}},
 		{"topics/t.topic/RELEASED", func(b []byte) []byte {
 			b[8], b[40] = 2, 2
-			reseal(b[:32])
-			reseal(b[32:64])
+			reseal("RELEASED", b[:32])
+			reseal("RELEASED", b[32:64])
 			return b
 		}},
 		{"topics/t.topic/0000000000000001.seg", func(b []byte) []byte {

@@ -18,7 +18,7 @@ import (
 //
 //	0        8         12    16       24      32
 //	┌────────┬─────────┬─────┬────────┬───────┐
-//	│ magic  │ version │ crc │ cursor │ flags │   crc over all the others
+//	│ magic  │ version │ crc │ cursor │ flags │   crc over the file's name and all the others
 //	│ 8      │ u32     │ u32 │ u64    │ u64   │
 //	└────────┴─────────┴─────┴────────┴───────┘
 type releasedFile struct {
@@ -51,7 +51,7 @@ func (r *releasedFile) create(s released) error {
 		file, err = r.fs.Open(r.path) // an attempt that failed has left it
 	}
 	if err == nil {
-		err = writeReleased(file, s)
+		err = writeReleased(file, r.path, s)
 	}
 	r.exists = err == nil
 	return err
@@ -63,14 +63,14 @@ func (r *releasedFile) write(s released) error {
 	if err != nil {
 		return err
 	}
-	if err = writeReleased(file, s); err == nil {
+	if err = writeReleased(file, r.path, s); err == nil {
 		r.found = false
 	}
 	return err
 }
 
 // writeReleased writes the file, makes that safe and closes it.
-func writeReleased(file vfs.File, s released) error {
+func writeReleased(file vfs.File, path string, s released) error {
 	var b []byte
 	for range 2 {
 		start := len(b)
@@ -79,7 +79,7 @@ func writeReleased(file vfs.File, s released) error {
 		b = binary.LittleEndian.AppendUint32(b, 0)
 		b = binary.LittleEndian.AppendUint64(b, s.cursor)
 		b = binary.LittleEndian.AppendUint64(b, flags(s.paused))
-		putCRC(b[start:])
+		putCRC(b[start:], path)
 	}
 	_, err := file.WriteAt(b, 0)
 	if err == nil {
@@ -102,7 +102,7 @@ func (r *releasedFile) load(damaged func(offset, bytes int64)) (released, error)
 	r.exists, r.found = true, true
 	for at := 0; at < 2*releasedSize; at += releasedSize {
 		c := b[min(at, len(b)):min(at+releasedSize, len(b))]
-		if len(c) < releasedSize || string(c[:8]) != releasedMagic || !goodCRC(c) {
+		if len(c) < releasedSize || string(c[:8]) != releasedMagic || !goodCRC(c, r.path) {
 			damaged(int64(at), int64(len(c)))
 			continue
 		}

@@ -28,6 +28,7 @@ func (l *Log) Compact(base uint64, keep []uint64) error {
 	}
 	name := filepath.Join(l.opts.Dir, segmentName(base))
 	w := rewriter{l: l, seg: newSegment(rand.Uint64(), base, old.created)}
+	w.seg.owner = l.owner()
 	err := w.write(name+TempSuffix, &old, keep)
 	if err == nil {
 		err = l.replace(w.seg, name)

@@ -81,7 +81,8 @@ func TestAFullDiskRefusesAndRecovers(t *testing.T) {
 		if got := after.bodies(t); !slices.Equal(got, want) {
 			t.Fatalf("free %d: reopened it has %q, want %q", free, got, want)
 		}
-		if d := after.reported(); len(d) > 0 {
+		d := slices.DeleteFunc(after.reported(), func(d seglog.Damage) bool { return errors.Is(d.Err, seglog.ErrNoEnd) })
+		if len(d) > 0 { // but that there was no room for footers
 			t.Fatalf("free %d: reopened it reports %v", free, d)
 		}
 		again := mustOpen(t, full, seglog.SyncAlways)

@@ -17,6 +17,7 @@ var (
 	ErrNewerVersion = errors.New("seglog: written by a newer version of millrace")
 	// errBadHeader and errBadFooter say that the bytes are not one; callers fall back.
 	errBadHeader = errors.New("seglog: bad segment header")
+	errForeign   = fmt.Errorf("%w: another log's", errBadHeader)
 	errBadFooter = errors.New("seglog: bad segment footer")
 )
 
@@ -26,12 +27,13 @@ var (
 //
 //	0        8         12      16      24      32        40         60    64
 //	┌────────┬─────────┬───────┬───────┬───────┬─────────┬──────────┬─────┐
-//	│ magic  │ version │ zero  │ salt  │ base  │ created │ zero     │ crc │
+//	│ magic  │ version │ owner │ salt  │ base  │ created │ zero     │ crc │
 //	│ 8      │ u32     │ u32   │ u64   │ u64   │ i64 ns  │ 20       │ u32 │
 //	└────────┴─────────┴───────┴───────┴───────┴─────────┴──────────┴─────┘
 //
 // The salt is random: bytes of another segment, or of a payload that somebody made to
-// look like a record, do not pass the records' checksums.
+// look like a record, do not pass the records' checksums. The owner is the checksum of the
+// log's name, so that the segment of another log is not taken for one of this.
 const (
 	headerSize  = 64
 	headersSize = 2 * headerSize
@@ -41,6 +43,7 @@ const (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 type header struct {
+	owner   uint32
 	salt    uint64
 	base    uint64
 	created int64
@@ -59,7 +62,7 @@ func appendHeader(b []byte, h header) []byte {
 	start := len(b)
 	b = append(b, headerMagic...)
 	b = binary.LittleEndian.AppendUint32(b, FormatVersion)
-	b = binary.LittleEndian.AppendUint32(b, 0)
+	b = binary.LittleEndian.AppendUint32(b, h.owner)
 	b = binary.LittleEndian.AppendUint64(b, h.salt)
 	b = binary.LittleEndian.AppendUint64(b, h.base)
 	b = binary.LittleEndian.AppendUint64(b, uint64(h.created)) //nolint:gosec // two's complement, read back the same way
@@ -80,6 +83,7 @@ func parseHeader(b []byte) (header, error) {
 		return header{}, fmt.Errorf("%w: it has format %d, this version reads format %d", ErrNewerVersion, v, FormatVersion)
 	}
 	return header{
+		owner:   binary.LittleEndian.Uint32(b[12:]),
 		salt:    binary.LittleEndian.Uint64(b[16:]),
 		base:    binary.LittleEndian.Uint64(b[24:]),
 		created: int64(binary.LittleEndian.Uint64(b[32:])), //nolint:gosec // see appendHeader

@@ -34,6 +34,7 @@ func mend(file []byte) {
 	le := binary.LittleEndian
 	for at := 0; at < headersSize && at+headerSize <= len(file); at += headerSize {
 		copy(file[at:], headerMagic)
+		le.PutUint32(file[at+12:], 0) // the owner, of a log without a name
 		le.PutUint32(file[at+8:], FormatVersion)
 		le.PutUint64(file[at+24:], 1)
 		le.PutUint32(file[at+60:], crc32.Checksum(file[at:at+60], castagnoli))

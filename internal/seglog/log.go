@@ -3,6 +3,7 @@ package seglog
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
@@ -36,6 +37,9 @@ type Options struct {
 	// FS and Dir are where the segments are. A nil FS keeps them in memory alone.
 	FS  vfs.FS
 	Dir string
+	// Name is the log's: a segment of a log with another name, if one comes into Dir, is
+	// damage.
+	Name string
 	// SegmentSize is the size at which a new segment is begun; 0 means 64 MiB, and
 	// 1 MiB in memory.
 	SegmentSize int64
@@ -188,9 +192,13 @@ func (l *Log) active(size int64) *segment {
 		s.sealed = true
 	}
 	s := newSegment(rand.Uint64(), l.next, time.Now().UnixNano())
+	s.owner = l.owner()
 	l.segments = append(l.segments, s)
 	return s
 }
+
+// owner is what stands in the headers of the log's segments.
+func (l *Log) owner() uint32 { return crc32.Checksum([]byte(l.opts.Name), castagnoli) }
 
 // room returns the segment's last block, with room for size bytes more. Blocks grow
 // with their segment, so that a topic with a few messages takes a few kilobytes.

@@ -20,6 +20,10 @@ var (
 	// ErrTorn is in a Damage for the unfinished end of the last write before a crash,
 	// which was cut off: nobody was told that it is safe.
 	ErrTorn = errors.New("seglog: unfinished write at the end")
+	// ErrNoEnd is in a Damage, and wraps ErrTorn, for a segment without a footer that is
+	// not the last: a full disk had no room for it, or without SyncAlways a power loss took
+	// it; or the file has lost its end, with records that cannot be told any more.
+	ErrNoEnd = fmt.Errorf("%w, though another segment follows", ErrTorn)
 )
 
 // Damage is a piece of a file that could not be read, and was skipped.
@@ -28,7 +32,7 @@ type Damage struct {
 	File string
 	// Offset and Bytes say where the piece is.
 	Offset, Bytes int64
-	// Err says what it is: ErrDamaged, ErrTorn, or what the file system returned.
+	// Err says what it is: ErrDamaged, ErrTorn, ErrNoEnd, or what the file system returned.
 	Err error
 }
 
@@ -104,24 +108,41 @@ func (l *Log) load(base uint64, last bool) (*segment, error) {
 	if err != nil && !errors.Is(err, errBadFooter) {
 		return nil, err
 	}
-	trusted := err == nil && f.base == base && (headErr != nil || f.salt == h.salt)
+	foreign := errors.Is(headErr, errForeign)
+	trusted := err == nil && f.base == base && (headErr != nil || f.salt == h.salt) && !foreign
 	switch {
 	case trusted && headErr != nil:
 		l.damaged(Damage{segmentName(base), 0, headersSize, ErrDamaged})
 		return segmentOf(f), nil
 	case trusted:
 		return segmentOf(f), nil
-	case size < headersSize || size == headersSize && headErr != nil:
-		// A crash left it so before its header was synced: nothing was ever in it.
-		return nil, l.opts.FS.Remove(name)
+	case size < headersSize || size == headersSize && headErr != nil && !foreign:
+		return nil, l.headless(file, base, size, last)
 	case headErr != nil:
-		// Without its salt not one record can be told from noise.
+		// Without its salt not one record can be told from noise; or they are another log's.
 		l.next = max(l.next, base+maxSegmentRecords)
 		l.damaged(Damage{segmentName(base), 0, size, ErrDamaged})
 		return nil, nil
 	default:
 		return l.scan(file, h, size, last)
 	}
+}
+
+// headless removes a segment without a header and with nothing else. A crash leaves one as
+// the last, before its header was synced: then nothing was ever in it.
+func (l *Log) headless(file vfs.File, base uint64, size int64, last bool) error {
+	b := make([]byte, size)
+	if _, err := file.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	switch {
+	case !last:
+		l.damaged(Damage{segmentName(base), 0, size, ErrDamaged})
+	case !zeros(b):
+		l.damaged(Damage{segmentName(base), 0, size, ErrTorn})
+	}
+	l.next = max(l.next, base+maxSegmentRecords) // in case that the disk has lost what was in it
+	return l.opts.FS.Remove(filepath.Join(l.opts.Dir, segmentName(base)))
 }
 
 // readHeader reads the first good one of the two headers and reports a bad one.
@@ -137,6 +158,9 @@ func (l *Log) readHeader(file vfs.File, base uint64) (header, error) {
 	var bad []int64
 	for at := 0; at+headerSize <= len(b); at += headerSize {
 		h, err := parseHeader(b[at:])
+		if err == nil && h.owner != l.owner() {
+			return header{}, errForeign
+		}
 		if err == nil && h.base != base {
 			err = errBadHeader
 		}
@@ -204,6 +228,8 @@ func (l *Log) scan(file vfs.File, h header, size int64, last bool) (*segment, er
 	}
 	if rest := b[s.size:]; !zeros(rest) {
 		l.damaged(Damage{segmentName(s.base), s.size, int64(len(rest)), whatIsCut(rest, last)})
+	} else if !last {
+		l.damaged(Damage{segmentName(s.base), s.size, int64(len(rest)), ErrNoEnd})
 	}
 	if last {
 		// Its end may be lost, with numbers that were given out: use none of them again.
