@@ -108,7 +108,7 @@ func newLater(fsys vfs.FS, path string, id uint64) (*laterWriter, error) {
 		b = binary.LittleEndian.AppendUint32(b, 0)
 		b = binary.LittleEndian.AppendUint64(b, w.salt)
 		b = binary.LittleEndian.AppendUint64(b, id)
-		putCRC(b[start:])
+		putCRC(b[start:], path)
 	}
 	if _, err = file.WriteAt(b, 0); err != nil {
 		w.abandon()
@@ -206,7 +206,7 @@ func openLater(fsys vfs.FS, path string, id uint64, damaged func(offset, bytes i
 		return nil, err
 	}
 	r := &laterReader{file: file, buf: make([]byte, laterBlock)}
-	if err := r.readHeaders(id, damaged); err != nil {
+	if err := r.readHeaders(path, id, damaged); err != nil {
 		_ = file.Close()
 		return nil, err
 	}
@@ -216,7 +216,7 @@ func openLater(fsys vfs.FS, path string, id uint64, damaged func(offset, bytes i
 func (r *laterReader) close() { _ = r.file.Close() }
 
 // readHeaders takes the salt from whichever header is good.
-func (r *laterReader) readHeaders(id uint64, damaged func(offset, bytes int64)) error {
+func (r *laterReader) readHeaders(path string, id uint64, damaged func(offset, bytes int64)) error {
 	b := make([]byte, laterHeaders)
 	if n, err := r.file.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -226,7 +226,7 @@ func (r *laterReader) readHeaders(id uint64, damaged func(offset, bytes int64)) 
 	good := false
 	for at := 0; at < laterHeaders; at += laterHeader {
 		h := b[at : at+laterHeader]
-		if string(h[:8]) != laterMagic || !goodCRC(h) || binary.LittleEndian.Uint64(h[24:]) != id {
+		if string(h[:8]) != laterMagic || !goodCRC(h, path) || binary.LittleEndian.Uint64(h[24:]) != id {
 			damaged(int64(at), laterHeader)
 			continue
 		}
