@@ -137,8 +137,9 @@ func (c *consuming) end() {
 
 // connect declares the channel and starts to consume from it.
 func (s *subscription) connect(ctx context.Context) (*consuming, error) {
-	queue, err := ownQueue(s.topic, s.channel), error(nil)
+	queue := ownQueue(s.topic, s.channel)
 	if !s.ephemeral {
+		var err error
 		if queue, err = s.b.declare(ctx, s.topic, s.channel); err != nil {
 			return nil, err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -21,7 +22,7 @@ func (b *Broker) control(ctx context.Context, op func(ch *amqp.Channel) error) e
 			return err
 		}
 		err = b.over(ctx, c, op)
-		if err == nil || ctx.Err() != nil || fromServer(err) || !c.IsClosed() {
+		if err == nil || ctx.Err() != nil || fromServer(err) || !errors.Is(err, errNoAnswer) && !c.IsClosed() {
 			return err
 		}
 	}
@@ -39,6 +40,13 @@ func (b *Broker) over(ctx context.Context, c *conn, op func(ch *amqp.Channel) er
 	})
 }
 
+// answersWithin is how long the server may take to answer. It does answer heartbeats when a queue
+// hangs, as a quorum queue does that waits for a leader.
+const answersWithin = 15 * time.Second
+
+// errNoAnswer is why a connection was given up.
+var errNoAnswer = errors.New("the server does not answer")
+
 // inTime runs op, which uses the connection, and returns when it has returned or ctx ends.
 // An op that is left behind ends with the connection, at the latest.
 func (b *Broker) inTime(ctx context.Context, c *conn, op func() error) error {
@@ -53,11 +61,17 @@ func (b *Broker) inTime(ctx context.Context, c *conn, op func() error) error {
 		defer b.routines.Done()
 		done <- op()
 	}()
+	late := time.NewTimer(answersWithin)
+	defer late.Stop()
 	select {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
 		return fmt.Errorf("%w, while waiting for an answer of %s", context.Cause(ctx), c.name)
+	case <-late.C:
+		_ = c.socket.Close() // on the next connection it may answer
+		<-c.dead
+		return fmt.Errorf("%s: %w", c.name, errNoAnswer)
 	}
 }
 

@@ -128,11 +128,14 @@ func rabbitDies(t *testing.T, r *rabbit) {
 			if i == total/3 {
 				close(middle)
 			}
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(60 * time.Millisecond)
 		}
 	})
+	declared := time.Now()
 	wg.Go(func() {
 		<-middle
+		// RabbitMQ 3.10 itself loses the files of a queue that was made less than a second before.
+		time.Sleep(time.Until(declared.Add(2 * time.Second)))
 		if err := r.Kill(); err != nil {
 			t.Error(err)
 		}
