@@ -48,6 +48,7 @@ type Counts struct {
 type Status struct {
 	supervise.Status
 	Number  int       // see the function Number
+	Serial  uint64    // of all replicas that the set has started, from 1; never used again, as numbers are
 	Busy    bool      // it has a message in hand
 	Since   time.Time // when it took that message
 	Leaving bool      // it takes no more messages

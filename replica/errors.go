@@ -10,11 +10,12 @@ var (
 	// this message, and is not replaced. The message counts as handled.
 	ErrRetire = errors.New("replica: retire")
 
-	// ErrStopped is returned by Scale and Retire when the set is shutting down
+	// ErrStopped is returned by Scale, Retire and RetireReplica when the set is shutting down
 	// or has ended.
 	ErrStopped = errors.New("replica: the set has stopped")
 
-	// ErrNoReplica is returned by Retire when there is no replica to retire.
+	// ErrNoReplica is returned by Retire and RetireReplica when there is no such replica
+	// to retire.
 	ErrNoReplica = errors.New("replica: no replica to retire")
 
 	// ErrServed is returned by Serve when it was called before.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // What to ask those for.
@@ -88,6 +89,28 @@ func (s *Set[T]) Retire(ctx context.Context) error {
 	}
 	leaving[0].leave()
 	return wait(ctx, leaving)
+}
+
+// RetireReplica makes one certain replica leave after the message it is on, without
+// replacing it: the one with that number, if it is still that with the serial (see
+// Status). It does not wait until the replica has left. It returns ErrNoReplica if that
+// one is not there, or is leaving already, so that each success is another replica;
+// ErrStopped if the set is shutting down, has ended or does not serve yet.
+func (s *Set[T]) RetireReplica(number int, serial uint64) error {
+	s.mu.Lock()
+	if s.ending || !s.serving {
+		s.mu.Unlock()
+		return ErrStopped
+	}
+	i := slices.IndexFunc(s.slots, func(sl *slot[T]) bool { return sl.number == number && sl.serial == serial })
+	if i < 0 || !s.slots[i].leaving.CompareAndSwap(false, true) {
+		s.mu.Unlock()
+		return ErrNoReplica
+	}
+	leaving := s.slots[i]
+	s.mu.Unlock()
+	leaving.leave()
+	return nil
 }
 
 // Shutdown lets every replica finish the message it is on and leave, and returns

@@ -29,6 +29,7 @@ type Set[T any] struct {
 	ctx     context.Context // of Serve, with cancel
 	cancel  context.CancelCauseFunc
 	slots   []*slot[T] // by number, with those that are leaving
+	serial  uint64     // of the replica that was started last
 	gone    Counts     // of the replicas that have left
 	ending  bool       // no replica is started any more
 	drained bool       // the queue was found closed and empty

@@ -25,6 +25,7 @@ var (
 type slot[T any] struct {
 	set        *Set[T]
 	number     int
+	serial     uint64
 	supervisor *supervise.Supervisor
 	ctx        context.Context // of the supervisor
 	cancel     context.CancelCauseFunc
@@ -51,7 +52,8 @@ type holding[T any] struct {
 
 // newSlot is called with set.mu held.
 func newSlot[T any](set *Set[T], number int) *slot[T] {
-	sl := &slot[T]{set: set, number: number, ready: make(chan struct{}), gone: make(chan struct{})}
+	set.serial++
+	sl := &slot[T]{set: set, number: number, serial: set.serial, ready: make(chan struct{}), gone: make(chan struct{})}
 	sl.ctx, sl.cancel = context.WithCancelCause(set.ctx)
 	cfg := set.cfg.Supervise
 	cfg.Name += "#" + strconv.Itoa(number)
@@ -252,7 +254,7 @@ func (sl *slot[T]) counts() Counts {
 
 func (sl *slot[T]) status() Status {
 	st := Status{
-		Status: sl.supervisor.Status(), Number: sl.number, Leaving: sl.leaving.Load(), Counts: sl.counts(),
+		Status: sl.supervisor.Status(), Number: sl.number, Serial: sl.serial, Leaving: sl.leaving.Load(), Counts: sl.counts(),
 	}
 	st.Busy, st.Since = sl.busy()
 	return st
