@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 type served struct {
 	*broker.Broker
 	url, http string
+	stop      func()
 }
 
 func serve(t *testing.T, cfg door.Config) served {
@@ -51,13 +52,14 @@ func serve(t *testing.T, cfg door.Config) served {
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = d.ServeTCP(ctx, tcp) })
 	serving.Go(func() { _ = d.ServeHTTP(ctx, web) })
-	t.Cleanup(func() {
+	stop := sync.OnceFunc(func() {
 		cancel()
 		serving.Wait()
 		_ = b.Close()
 		http.DefaultClient.CloseIdleConnections()
 	})
-	return served{b, "nsq://" + tcp.Addr().String() + "?http=" + web.Addr().String(), web.Addr().String()}
+	t.Cleanup(stop)
+	return served{Broker: b, stop: stop, url: "nsq://" + tcp.Addr().String() + "?http=" + web.Addr().String(), http: web.Addr().String()}
 }
 
 func opened(t *testing.T, url string) *Broker {
@@ -148,6 +150,21 @@ func TestALeaseThatTheBrokerHasEndedIsLost(t *testing.T) {
 		}
 		if err != nil && !errors.Is(err, millrace.ErrLeaseLost) || time.Now().After(until) {
 			t.Fatalf("extend: %v", err)
+		}
+	}
+}
+
+// The broker gives what a connection had to others when it ends, however long the lease.
+func TestLeasesEndWithTheirConnection(t *testing.T) {
+	on := serve(t, door.Config{})
+	b := opened(t, on.url)
+	s := subscribed(t, b, millrace.SubscribeOptions{Lease: time.Hour})
+	publish(t, b, millrace.Message{})
+	ds := receive(t, s, 1)
+	on.stop()
+	for until := time.Now().Add(10 * time.Second); !errors.Is(s.Extend(t.Context(), ds...), millrace.ErrLeaseLost); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("the lease is still there, and the broker is not")
 		}
 	}
 }
