@@ -69,6 +69,10 @@ bench: bench-nsq ## run the benchmarks, those beside nsqd first: BENCH=REGEXP fo
 bench-nsq: ## print the table of speeds beside the real nsqd: BENCH=REGEXP for some rows
 	@cd peers && go run ./bench -only '$(BENCH)' $(NSQFLAGS)
 
+.PHONY: bench-scale
+bench-scale: ## measure what a large backlog, many connections and many topics cost: some minutes, 25 GB
+	@cd peers && go run ./bench -scale -only '$(BENCH)' $(NSQFLAGS)
+
 .PHONY: fuzz
 fuzz: ## run every Fuzz target for a while: FUZZTIME=1m for longer
 	tools/fuzz $(FUZZTIME)

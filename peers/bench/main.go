@@ -2,6 +2,7 @@
 // side by side in one run. Run it in the module's folder:
 //
 //	go run ./bench
+//	go run ./bench -scale
 //
 // Every server is a process of its own, on a fresh directory for each measurement, and so
 // is every load: NSQ's bench_writer and bench_reader, and where those cannot do it, this
@@ -30,6 +31,8 @@ type setup struct {
 	length time.Duration // of each measurement
 	dir    string        // where the servers have their data
 	only   *regexp.Regexp
+
+	backlog int // messages, of the measurements of size
 
 	millrace, nsqd, writer, reader string // programs
 }
@@ -69,6 +72,8 @@ func run(ctx context.Context) error {
 	flag.IntVar(&s.runs, "runs", 3, "turns for each contestant")
 	flag.DurationVar(&s.length, "for", 3*time.Second, "length of each measurement")
 	flag.StringVar(&s.dir, "dir", "", "where the servers have their data, on the disk to measure (default: a temporary directory)")
+	flag.IntVar(&s.backlog, "backlog", 50_000_000, "messages of the backlog, with -scale")
+	size := flag.Bool("scale", false, "measure what large amounts cost instead: it takes minutes, and 25 GB of the disk")
 	flag.StringVar(&only, "only", "", "regular expression: the rows to run")
 	flag.Parse()
 	var err error
@@ -81,7 +86,11 @@ func run(ctx context.Context) error {
 	}
 	s.dir = temp
 	err = s.build(ctx)
-	if err == nil {
+	switch {
+	case err != nil:
+	case *size:
+		err = s.scale(ctx)
+	default:
 		err = s.table(ctx)
 	}
 	return errors.Join(err, os.RemoveAll(temp))

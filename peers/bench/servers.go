@@ -116,14 +116,23 @@ func (s *setup) against(ctx context.Context, with server, channels []string, wor
 // channel makes a channel, and its topic if need be.
 func (at *running) channel(topic, channel string) error {
 	for _, path := range []string{"/topic/create?topic=" + topic, "/channel/create?topic=" + topic + "&channel=" + channel} {
-		resp, err := http.Post("http://"+at.http+path, "", http.NoBody)
-		if err != nil {
+		if err := at.post(path); err != nil {
 			return err
 		}
-		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("POST %s: %s", path, resp.Status)
-		}
+	}
+	return nil
+}
+
+func (at *running) post(path string) error { return at.postBody(path, "") }
+
+func (at *running) postBody(path, body string) error {
+	resp, err := http.Post("http://"+at.http+path, "", strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("POST %s: %s", path, resp.Status)
 	}
 	return nil
 }
@@ -137,9 +146,18 @@ func (at *running) notDry(backlog int) error {
 	if backlog == 0 {
 		return nil
 	}
+	left, err := at.depth()
+	if err == nil && left == 0 {
+		err = errDry
+	}
+	return err
+}
+
+// depth is what waits in the first channel of the topic.
+func (at *running) depth() (int, error) {
 	resp, err := http.Get("http://" + at.http + "/stats?format=json&include_clients=0&include_mem=0&topic=" + topic)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer resp.Body.Close()
 	var answer struct {
@@ -150,16 +168,12 @@ func (at *running) notDry(backlog int) error {
 		} `json:"topics"`
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		return err
+		return 0, err
 	}
-	for _, t := range answer.Topics {
-		for _, ch := range t.Channels {
-			if ch.Depth == 0 {
-				return errDry
-			}
-		}
+	if len(answer.Topics) == 0 || len(answer.Topics[0].Channels) == 0 {
+		return 0, errors.New("the topic has no channel")
 	}
-	return nil
+	return answer.Topics[0].Channels[0].Depth, nil
 }
 
 func (s *setup) benchWriter(ctx context.Context, at *running, batch int) (float64, error) {
