@@ -20,7 +20,7 @@ func init() {
 }
 
 // heartbeat is that of connections which hold no delivery.
-const heartbeat = 10 * time.Second
+const heartbeat = 5 * time.Second
 
 // Broker is a RabbitMQ server or cluster. It has one connection for questions, one for what is published,
 // because the server stops to read that when it is short of memory or disk, and one for each

@@ -173,6 +173,85 @@ func rabbitDies(t *testing.T, r *rabbit) {
 	u.wantBodies(u.receive(e, 1), "alive")
 }
 
+// A server may take less than the driver does: the first time it says so by closing the channel,
+// under whatever else is on its way.
+func rabbitSmallMessages(t *testing.T, r *rabbit) {
+	u := r.user(t, r.vhost(t))
+	sub := u.subscribe("t", "c", millrace.SubscribeOptions{})
+	large := millrace.Message{Body: make([]byte, rabbitMaxSize+1)}
+	for range 2 {
+		err := u.Publish(t.Context(), "t", large, millrace.Message{Body: []byte("after")})
+		if !errors.Is(err, millrace.ErrTooLarge) {
+			t.Errorf("publish: %v", err)
+		}
+	}
+	headers := millrace.Headers(nil).Append("k", strings.Repeat("v", 100<<10))
+	if err := u.Publish(t.Context(), "t", millrace.Message{Headers: headers}); !errors.Is(err, millrace.ErrTooLarge) {
+		t.Errorf("publish of large headers: %v", err)
+	}
+	// The largest that fits: each key twice, so that the list is beside the properties.
+	headers = nil
+	for len(headers) < 60<<10 {
+		headers = headers.Append("key", strings.Repeat("v", 1000)).Append(fmt.Sprint("k", len(headers)), strings.Repeat("v", 1000))
+	}
+	fits := millrace.Message{Headers: headers, Body: make([]byte, rabbitMaxSize-len(headers))}
+	u.must(u.Publish(t.Context(), "t", fits))
+	d := u.receive(sub, 1)[0]
+	if string(d.Headers) != string(headers) || len(d.Body) != len(fits.Body) {
+		t.Errorf("%d bytes of headers and %d of body came", len(d.Headers), len(d.Body))
+	}
+}
+
+// A client whose network is gone without a word is as good as dead: the server gives what it held to
+// others within its lease, and it comes back by itself when there is a network.
+func rabbitNetwork(t *testing.T, r *rabbit) {
+	const lease = 3 * time.Second
+	url := r.vhost(t)
+	proxy := newNATSProxy(t, r.AMQP)
+	far := r.user(t, strings.Replace(url, r.AMQP, strings.TrimPrefix(proxy.URL, "nats://"), 1))
+	near := r.user(t, url)
+	sub := far.subscribe("t", "c", millrace.SubscribeOptions{Lease: lease})
+	far.publish("t", "held")
+	late := far.receive(sub, 1)
+	start := time.Now()
+	proxy.Mute(true)
+	other := near.subscribe("t", "c", millrace.SubscribeOptions{})
+	d := near.receive(other, 1)
+	near.wantBodies(d, "held")
+	if took := time.Since(start); took > lease+time.Second {
+		t.Errorf("it came to another after %v", took)
+	}
+	if err := sub.Ack(t.Context(), late...); !errors.Is(err, millrace.ErrLeaseLost) {
+		t.Errorf("a late ack: %v", err)
+	}
+	near.must(other.Ack(t.Context(), d...))
+	near.must(other.Close())
+
+	// What is published into the silence is published again when that is noticed.
+	far.must(far.Publish(soonCtx(t, 15*time.Second), "t", millrace.Message{Body: []byte("after the silence")}))
+	ds := far.receive(sub, 1)
+	far.wantBodies(ds, "after the silence")
+
+	proxy.Cut(true)
+	err := far.Publish(soonCtx(t, 300*time.Millisecond), "t", millrace.Message{Body: []byte("x")})
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "connection") {
+		t.Errorf("publish without a network: %v", err)
+	}
+	_, err = sub.Receive(soonCtx(t, 300*time.Millisecond), make([]millrace.Delivery, 1))
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "connection") {
+		t.Errorf("receive without a network: %v", err)
+	}
+	proxy.Cut(false)
+	far.must(far.Publish(soonCtx(t, 10*time.Second), "t", millrace.Message{Body: []byte("back")}))
+	for {
+		d := far.receive(sub, 1)[0]
+		far.must(sub.Ack(t.Context(), d))
+		if string(d.Body) == "back" {
+			return
+		}
+	}
+}
+
 func (r *rabbit) secure(vhost, parameters string) string {
 	_, vhost, _ = strings.Cut(strings.TrimPrefix(vhost, "amqp://"), "/")
 	vhost, _, _ = strings.Cut(vhost, "?")

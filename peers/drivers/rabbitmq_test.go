@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/millrace/millrace"
 	"github.com/millrace/millrace/driver/drivertest"
 	_ "github.com/millrace/millrace/driver/rabbitmq"
@@ -18,6 +20,9 @@ import (
 // rabbitTimeout is the consumer_timeout of the server here, far below RabbitMQ's half hour, so that
 // all tests run into it if the driver does.
 const rabbitTimeout = 5 * time.Second
+
+// rabbitMaxSize is the max_message_size of the server, below what all drivers take.
+const rabbitMaxSize = 32 << 20
 
 // rabbit is the one real server of the tests below, which takes seconds to start.
 type rabbit struct {
@@ -29,6 +34,7 @@ type rabbit struct {
 // TestRabbitMQ starts the server, and has all that is claimed of the driver below it.
 func TestRabbitMQ(t *testing.T) {
 	r := startRabbit(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	for _, claim := range []struct {
 		name string
 		test func(t *testing.T, r *rabbit)
@@ -45,6 +51,8 @@ func TestRabbitMQ(t *testing.T) {
 		{"a census", rabbitCensus},
 		{"a deleted topic", rabbitDeletedTopic},
 		{"long deliveries", rabbitLongTasks},
+		{"a broken network", rabbitNetwork},
+		{"a small max_message_size", rabbitSmallMessages},
 		{"TLS", rabbitTLS},
 		{"bad URLs", rabbitBadURLs},
 		{"a server short of memory", rabbitBlocked},
@@ -62,6 +70,7 @@ func startRabbit(t *testing.T) *rabbit {
 		t.Fatal(err)
 	}
 	server, err := node.NewRabbitMQ(dir, []string{
+		"max_message_size = " + strconv.Itoa(rabbitMaxSize),
 		"consumer_timeout = " + millis(rabbitTimeout),
 		"listeners.ssl.default = AMQPS",
 		"ssl_options.certfile = " + cert, "ssl_options.keyfile = " + key, "ssl_options.cacertfile = " + cert,
