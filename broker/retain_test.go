@@ -2,6 +2,7 @@ package broker_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -94,6 +95,27 @@ func TestWhatIsRetainedIsNotRewritten(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute)
 		if s := b.Lookup("t").Stats(); s.StoredBytes > 33<<10 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// Nothing else makes the housekeeper come when the time of such a segment is over.
+func TestWhatWasRetainedIsRewrittenWithoutTraffic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := open(t, broker.Options{Dir: "data", Retain: time.Hour}.WithSegments(10_000).On(vfs.NewMem()))
+		c := b.subscribe("t", "c", millrace.SubscribeOptions{Prefetch: 1000})
+		for range 10 { // a message in each segment is deferred
+			b.must(b.Publish("t", []millrace.Message{{Body: []byte("later"), Delay: 24 * time.Hour}}))
+			b.publish("t", slices.Repeat([]string{strings.Repeat("x", 100)}, 68)...)
+			ack(t, c, receive(t, c, 68)...)
+		}
+		time.Sleep(59 * time.Minute)
+		if s := b.Lookup("t").Stats(); s.StoredBytes < 90_000 || s.RetainedBytes > 0 {
+			t.Errorf("%+v", s)
+		}
+		time.Sleep(2 * time.Minute)
+		if s := b.Lookup("t").Stats(); s.StoredBytes > 20_000 {
 			t.Errorf("%+v", s)
 		}
 	})
