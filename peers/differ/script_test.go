@@ -101,8 +101,16 @@ func ask(name string, parts ...string) func(*session) {
 }
 
 // nothing waits for a moment in which nothing must come.
-func nothing(name string) func(*session) {
-	return func(s *session) { s.note("%s: %s", name, s.frame(s.conn(name), aMoment)) }
+func nothing(name string) func(*session) { return whether(name, aMoment) }
+
+// aWhile is how long a frame is waited for that one broker sends, and the other does not.
+const aWhile = time.Second
+
+// something waits for a frame that one broker sends, and the other does not.
+func something(name string) func(*session) { return whether(name, aWhile) }
+
+func whether(name string, within time.Duration) func(*session) {
+	return func(s *session) { s.note("%s: %s", name, s.frame(s.conn(name), within)) }
 }
 
 // end reads until the broker closes.
