@@ -105,12 +105,15 @@ func (ch *Channel) survey(most int) (all bool, err error) {
 // in a stretch that ends at hi, and returns up to where it knows all now.
 func (ch *Channel) found(records []seglog.Record, hi uint64) uint64 {
 	var some []seglog.Deferral
+	at := ch.now()
 	to := hi // if there are none, or one beyond
 	if n := len(records); n > 0 {
 		to = min(records[n-1].Seq+1, hi)
 	}
 	for i := range records {
-		if r := &records[i]; r.Due != 0 && r.Seq < hi {
+		// What is due already is delivered when its turn comes: after a replay that may be
+		// millions, for which there is no room in memory.
+		if r := &records[i]; r.Due > at && r.Seq < hi {
 			some = append(some, seglog.Deferral{Seq: r.Seq, Due: r.Due})
 		}
 	}

@@ -125,6 +125,31 @@ func TestADelayThatIsNotOverIsWaitedForAgain(t *testing.T) {
 	})
 }
 
+// Before anybody has consumed again, the counts are right.
+func TestAReplayCountsWhatIsDeferred(t *testing.T) {
+	inEveryKind(t, func(t *testing.T, b bench) {
+		ch := b.channel("t", "c")
+		c := b.subscribe("t", "c", millrace.SubscribeOptions{})
+		for _, delay := range []time.Duration{time.Minute, time.Hour, 0, 2 * time.Hour, 0} {
+			b.must(b.Publish("t", []millrace.Message{{Body: []byte(delay.String()), Delay: delay}}))
+		}
+		ack(t, c, receive(t, c, 2)...)
+		for _, want := range []millrace.Depth{{Ready: 2, Deferred: 3}, {Ready: 3, Deferred: 2}} {
+			if _, err := ch.Replay(1); err != nil {
+				t.Fatal(err)
+			}
+			if got := ch.Depth(); got != want {
+				t.Errorf("%+v, want %+v", got, want)
+			}
+			time.Sleep(2 * time.Minute)
+		}
+		if got, want := b.look(ch, 0, 10), "1m0s:ready:0: 1h0m0s:deferred:0:56m0s 0s:ready:0: 2h0m0s:deferred:0:1h56m0s 0s:ready:0:"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		wantDeliveries(t, receive(t, c, 3), "1m0s@1 0s@1 0s@1")
+	})
+}
+
 func TestAReplayGoesBackToATime(t *testing.T) {
 	inEveryKind(t, func(t *testing.T, b bench) {
 		ch := b.channel("t", "c")
