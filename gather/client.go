@@ -2,13 +2,13 @@ package gather
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/millrace/millrace"
+	"github.com/millrace/millrace/internal/control"
 )
 
 const (
@@ -165,9 +165,6 @@ func (c *Client) callJob() (*job, error) {
 func (c *Client) cancelTasks(id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), farewell)
 	defer cancel()
-	body, err := json.Marshal(map[string]string{"cancel": id})
-	if err != nil {
-		panic(err) // a map of strings can be encoded
-	}
-	_ = c.broker.Publish(ctx, c.queue+millrace.ControlSuffix, millrace.Message{Body: body})
+	order := control.Order{Op: control.Cancel, Cancel: id}
+	_ = c.broker.Publish(ctx, control.Topic(c.queue), order.Encode())
 }

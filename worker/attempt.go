@@ -41,6 +41,9 @@ type runner struct {
 // handle is the replicas' handler: it runs one task and emits the outcome. An error
 // says that the task is to be given back: see failed.
 func (w *Worker) handle(ctx context.Context, it *item) error {
+	if w.pause.on.Load() {
+		return errPaused
+	}
 	out := w.runnerOf(ctx).attempt(it)
 	if out.failed != nil && out.failed.noFault(ctx, it) {
 		return out.failed.err

@@ -1,23 +1,10 @@
 package worker
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
-
-	"github.com/millrace/millrace"
 )
-
-// control is what is said to all workers of a queue at once, as JSON.
-type control struct {
-	// Cancel is the id of a request, or of a job, none of whose requests is to be
-	// answered any more.
-	Cancel string `json:"cancel"`
-}
 
 // maxCancelled is how many cancelled ids a worker remembers.
 const maxCancelled = 1024
@@ -69,27 +56,6 @@ func jobOf(request string) string {
 		return request[:i]
 	}
 	return request
-}
-
-// heed does what is said on the control topic until ctx ends.
-func (w *Worker) heed(ctx context.Context) error {
-	buf := make([]millrace.Delivery, 64)
-	for {
-		n, err := w.controls.Receive(ctx, buf)
-		if err != nil {
-			return fmt.Errorf("worker: receive from %s: %w", w.queue+millrace.ControlSuffix, err)
-		}
-		for i := range buf[:n] {
-			var c control
-			if json.Unmarshal(buf[i].Body, &c) == nil && c.Cancel != "" {
-				w.cancel(strings.Clone(c.Cancel))
-			} // else it is from a later version, or from somewhere else
-		}
-		if err := w.controls.Ack(ctx, buf[:n]...); err != nil && !errors.Is(err, millrace.ErrLeaseLost) {
-			return fmt.Errorf("worker: ack on %s: %w", w.queue+millrace.ControlSuffix, err)
-		}
-		clear(buf[:n])
-	}
 }
 
 // cancel ends the running tasks with that id or of the job with it, and keeps those

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace"
+	"github.com/millrace/millrace/internal/control"
 	"github.com/millrace/millrace/worker"
 )
 
@@ -27,7 +28,7 @@ func waiting(began *atomic.Int64) worker.Handler {
 }
 
 func cancelMessage(id string) millrace.Message {
-	return millrace.Message{Body: []byte(`{"cancel":"` + id + `"}`)}
+	return control.Order{Op: control.Cancel, Cancel: id}.Encode()
 }
 
 func (r *rig) cancel(id string) {
@@ -81,7 +82,10 @@ func TestAReplicaWorksOnAfterItsTaskWasCancelled(t *testing.T) {
 
 func TestWhatIsNotAControlMessageChangesNothing(t *testing.T) {
 	inBubble(t, shout, worker.Config{Replicas: 1}, func(r *rig) {
-		for _, body := range []string{"", "{", `{"cancel":""}`, `{"pause":true}`, `[1]`} {
+		for _, body := range []string{
+			"", "{", `[1]`, `{"cancel":"job"}`, `{"v":1}`,
+			`{"v":1,"op":"cancel"}`, `{"v":2,"op":"cancel","cancel":"job"}`, `{"v":1,"op":"dance","id":"x"}`,
+		} {
 			r.publish(queue+millrace.ControlSuffix, body)
 		}
 		r.ask("a")

@@ -58,7 +58,7 @@ func TestACancelledTaskCannotKeepAReplica(t *testing.T) {
 	inDeafBubble(t, worker.Config{Replicas: 1, Grace: 2 * time.Second}, func(r *rig, _ *atomic.Int64) {
 		r.ask("deaf")
 		synctest.Wait()
-		r.publish(queue+millrace.ControlSuffix, `{"cancel":"job-0"}`)
+		r.publish(queue+millrace.ControlSuffix, `{"v":1,"op":"cancel","cancel":"job-0"}`)
 		synctest.Wait()
 		r.publish(queue, "well", "id", "job-1", "reply-to", replyTo)
 		got := r.answers(10 * time.Second)

@@ -33,12 +33,19 @@ const (
 	BrokerRefuses
 	// BrokerAccepts says that publishing works again.
 	BrokerAccepts
+	// Told says that somebody gave the worker an Order, see package fleet. Err is set when
+	// it was refused.
+	Told
+	// Paused says that the queue is paused: the worker takes no tasks until Resumed.
+	Paused
+	// Resumed says that the queue is not paused any more.
+	Resumed
 )
 
 var eventNames = [...]string{
 	"task retried", "task dead", "task lost", "task cancelled",
 	"replica started", "replica silent", "replica failed", "replica abandoned",
-	"broker refuses", "broker accepts",
+	"broker refuses", "broker accepts", "told", "paused", "resumed",
 }
 
 // String returns the kind in lower case.
@@ -57,6 +64,7 @@ type Event struct {
 	Task    string        // the request id; "" when it has none or no task is concerned
 	Replica int           // the number of the replica; 0 when none is concerned
 	Attempt int           // of the task
+	Order   string        // what the worker was told; "" when it was not
 	Err     error         // why
 	Delay   time.Duration // before it is tried again
 }
@@ -77,7 +85,7 @@ func (w *Worker) tell(e Event) {
 
 func (e *Event) level() slog.Level {
 	switch e.Kind {
-	case ReplicaStarted, TaskCancelled, BrokerAccepts:
+	case ReplicaStarted, TaskCancelled, BrokerAccepts, Told, Paused, Resumed:
 		return slog.LevelInfo
 	case ReplicaAbandoned, BrokerRefuses:
 		return slog.LevelError
@@ -96,6 +104,9 @@ func (e *Event) attrs() []slog.Attr {
 	}
 	if e.Attempt != 0 {
 		attrs = append(attrs, slog.Int("attempt", e.Attempt))
+	}
+	if e.Order != "" {
+		attrs = append(attrs, slog.String("order", e.Order))
 	}
 	if e.Err != nil {
 		attrs = append(attrs, slog.String("err", e.Err.Error()))

@@ -33,6 +33,7 @@ type flow struct {
 	prefetch int // Config.Prefetch
 	replicas int
 	refused  bool // the broker refuses results
+	paused   bool // the queue is
 	over     bool // nothing is received any more
 	limit    int  // what was set last
 
@@ -56,7 +57,7 @@ func (f *flow) start(limit int, set func(n int)) {
 
 // wanted is how many tasks the worker may hold now. The caller holds mu.
 func (f *flow) wanted() int {
-	if f.over || f.refused || f.replicas == 0 {
+	if f.over || f.refused || f.paused || f.replicas == 0 {
 		return 0
 	}
 	n := f.replicas
@@ -91,11 +92,11 @@ func (f *flow) scaled(replicas int) {
 	f.change(func(f *flow) { f.replicas = replicas })
 }
 
-// noReplica says whether there is none that could run a task.
-func (f *flow) noReplica() bool {
+// idle says whether nobody could run a task.
+func (f *flow) idle() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.replicas == 0
+	return f.replicas == 0 || f.paused
 }
 
 // received says that n deliveries came, with so many bytes in all.

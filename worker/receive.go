@@ -40,7 +40,7 @@ func (w *Worker) receive(ctx context.Context) error {
 		if _, err := w.ready.SendAll(ctx, items); err != nil {
 			return err // closed: what is held is given back when the worker ends
 		}
-		if w.flow.noReplica() {
+		if w.flow.idle() {
 			w.giveBackReady()
 		}
 	}

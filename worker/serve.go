@@ -18,12 +18,14 @@ func (w *Worker) serve(ctx context.Context) error {
 	receiving, stopReceiving := context.WithCancelCause(detached)
 	replicating, stopReplicas := context.WithCancelCause(detached)
 	extending, stopExtending := context.WithCancel(detached)
+	heeding, stopHeeding := context.WithCancelCause(detached)
 	defer stopReplicas(nil)
 
-	var inputs, outputs, leases sync.WaitGroup
+	var inputs, outputs, leases, controls sync.WaitGroup
 	inputBroken, outputBroken := make(chan error, 2), make(chan error, 1)
 	inputs.Go(func() { inputBroken <- w.receive(receiving) })
-	inputs.Go(func() { inputBroken <- w.heed(receiving) })
+	controls.Go(func() { inputBroken <- w.heed(heeding) })
+	controls.Go(func() { w.follow(heeding) })
 	leases.Go(func() { w.extendLeases(extending) })
 	leases.Go(func() { w.giveUpStuck(extending) })
 	outputs.Go(func() {
@@ -43,6 +45,7 @@ func (w *Worker) serve(ctx context.Context) error {
 	case <-replicas.ended:
 	case <-w.drain:
 	}
+	w.ending.Store(true)
 	w.flow.change(func(f *flow) { f.over = true })
 	stopReceiving(ErrStopped)
 	inputs.Wait()
@@ -65,6 +68,9 @@ func (w *Worker) serve(ctx context.Context) error {
 	<-settled
 	stopExtending()
 	leases.Wait()
+	stopHeeding(ErrStopped) // only now: tasks that finish can be cancelled, and asked about
+	controls.Wait()
+	w.farewell()
 	return errors.Join(why, replicas.err)
 }
 
@@ -117,12 +123,6 @@ func (w *Worker) discard() {
 // refuses results cannot keep a worker that has to end.
 func (w *Worker) finishTasks(ctx context.Context, settled <-chan struct{}, outputBroken <-chan error) error {
 	w.giveBackReady()
-	w.mu.Lock()
-	bound := w.draining
-	w.mu.Unlock()
-	if bound == nil {
-		bound = ctx // the replicas have ended by themselves
-	}
 	select {
 	case <-settled:
 		select {
@@ -133,8 +133,8 @@ func (w *Worker) finishTasks(ctx context.Context, settled <-chan struct{}, outpu
 		}
 	case err := <-outputBroken:
 		return err
-	case <-bound.Done():
-		return context.Cause(bound)
+	case <-w.hurried.Done():
+		return context.Cause(w.hurried)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -148,14 +148,24 @@ func (w *Worker) Drain(ctx context.Context) error {
 	if err := w.isServing(); err != nil {
 		return err
 	}
+	w.beginDrain()
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+		w.hurry(context.Cause(ctx))
+		<-w.done
+	}
+	return w.result
+}
+
+// beginDrain makes Serve drain, and does not wait for that.
+func (w *Worker) beginDrain() {
 	w.mu.Lock()
-	if w.draining == nil {
-		w.draining = ctx
+	defer w.mu.Unlock()
+	if !w.draining {
+		w.draining = true
 		close(w.drain)
 	}
-	w.mu.Unlock()
-	<-w.done
-	return w.result
 }
 
 // Scale makes the worker have n replicas, and returns when the new ones are ready or

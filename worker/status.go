@@ -12,6 +12,7 @@ import (
 
 // Status is a worker at one moment.
 type Status struct {
+	ID       string // no other worker ever has the same
 	Queue    string
 	Replicas []ReplicaStatus // by number
 	Busy     int             // of them that run a task
@@ -20,6 +21,10 @@ type Status struct {
 	Abandoned []supervise.Stuck
 	// Refused is why the broker does not take results at the moment, else nil.
 	Refused error
+	// Paused says that the queue is paused: the worker takes no tasks. See package fleet.
+	Paused bool
+	// Draining says that the worker is ending: it takes no tasks any more.
+	Draining bool
 	Counts
 }
 
@@ -34,12 +39,16 @@ type Counts struct {
 
 // ReplicaStatus is one replica at one moment.
 type ReplicaStatus struct {
-	Number   int
-	State    supervise.State
-	Task     string    // the request id of the task that it runs, if that has one
-	Since    time.Time // when it began with the task; zero when it runs none
-	Restarts uint64    // how often it was replaced
-	Leaving  bool      // it takes no more tasks
+	Number int
+	Serial uint64 // no two replicas of a worker ever have the same
+	State  supervise.State
+	Task   string    // the request id of the task that it runs, if that has one
+	Since  time.Time // when it began with the task; zero when it runs none
+	// LastBeat is how long ago it gave a sign of life. It is 0 while it runs a task without
+	// having a TTL.
+	LastBeat time.Duration
+	Restarts uint64 // how often it was replaced
+	Leaving  bool   // it takes no more tasks
 }
 
 type counters struct {
@@ -49,7 +58,8 @@ type counters struct {
 // Status returns what the worker is doing.
 func (w *Worker) Status() Status {
 	s := Status{
-		Queue: w.queue, Waiting: w.ready.Len(), Abandoned: w.replicas.Abandoned(),
+		ID: w.id, Queue: w.queue, Waiting: w.ready.Len(), Abandoned: w.replicas.Abandoned(),
+		Paused: w.pause.on.Load(), Draining: w.ending.Load(),
 		Counts: Counts{
 			Done: w.count.done.Load(), Failed: w.count.failed.Load(), Retried: w.count.retried.Load(),
 			Lost: w.count.lost.Load(), Cancelled: w.count.cancelled.Load(),
@@ -60,13 +70,14 @@ func (w *Worker) Status() Status {
 	}
 	runners := w.runners.all()
 	for _, one := range w.replicas.Replicas() {
-		r := ReplicaStatus{Number: one.Number, State: one.State, Restarts: one.Restarts, Leaving: one.Leaving}
+		r := ReplicaStatus{Number: one.Number, Serial: one.Serial, State: one.State, Restarts: one.Restarts, Leaving: one.Leaving}
 		if one.Number < len(runners) && runners[one.Number] != nil {
 			r.Task, r.Since = runners[one.Number].now()
 		}
 		if !r.Since.IsZero() {
 			s.Busy++
 		}
+		r.LastBeat = w.lastBeat(one.Status, !r.Since.IsZero())
 		s.Replicas = append(s.Replicas, r)
 	}
 	return s

@@ -14,6 +14,7 @@ import (
 
 	"github.com/millrace/millrace"
 	"github.com/millrace/millrace/fanin"
+	"github.com/millrace/millrace/internal/control"
 	"github.com/millrace/millrace/mpmc"
 	"github.com/millrace/millrace/replica"
 	"github.com/millrace/millrace/supervise"
@@ -37,6 +38,14 @@ type Worker struct {
 	replicas *replica.Set[*item]
 	merger   *fanin.Merger[outcome]
 
+	id     string // unique among the workers of the queue that there ever are
+	born   time.Time
+	orders chan given // that were heard and are not obeyed yet
+	obeyed obeyed
+	askers askers
+	pause  pausing
+	ending atomic.Bool // nothing is received any more
+
 	holdings  holdings
 	runners   runners
 	cancelled cancelledIDs
@@ -50,12 +59,15 @@ type Worker struct {
 	brokerCtx   context.Context
 	leaveBroker context.CancelCauseFunc
 
+	hurried context.Context // ends when Drain may wait no longer
+	hurry   context.CancelCauseFunc
+
 	mu       sync.Mutex // protects all below; never held while waiting or calling
 	serving  bool
-	draining context.Context // what Drain was called with; nil before
-	drain    chan struct{}   // closed by Drain
-	begun    chan struct{}   // closed when Serve takes tasks
-	done     chan struct{}   // closed when Serve has returned, and result is set
+	draining bool
+	drain    chan struct{} // closed when draining begins
+	begun    chan struct{} // closed when Serve takes tasks
+	done     chan struct{} // closed when Serve has returned, and result is set
 	result   error
 }
 
@@ -78,8 +90,10 @@ func New(broker millrace.Broker, queue string, h Handler, cfg Config) (*Worker, 
 	w := &Worker{
 		broker: broker, queue: queue, handler: h, cfg: cfg.withDefaults(),
 		ready: mpmc.NewUnbounded[*item](),
+		id:    strings.ToLower(rand.Text()[:16]), born: time.Now(), orders: make(chan given, maxOrders),
 		drain: make(chan struct{}), begun: make(chan struct{}), done: make(chan struct{}),
 	}
+	w.hurried, w.hurry = context.WithCancelCause(context.Background())
 	w.merger = fanin.New(fanin.Config[outcome]{Buffer: settleBatch})
 	w.replicas = replica.New(w.ready, w.handle, replica.Config[*item]{
 		Replicas: w.cfg.Replicas,
@@ -129,17 +143,20 @@ func (w *Worker) Serve(ctx context.Context) error {
 	return w.result
 }
 
-// subscribe makes sure that the topics exist and starts to receive, the control topic
+// subscribe makes sure that the topics exist and starts to receive, from the control topic
 // first: a task may be cancelled as soon as it is received.
 func (w *Worker) subscribe(ctx context.Context) (err error) {
 	if err := w.broker.Declare(ctx, w.queue, millrace.WorkChannel); err != nil {
 		return fmt.Errorf("worker: declare queue %s: %w", w.queue, err)
 	}
-	own := "worker." + strings.ToLower(rand.Text()[:16]) + millrace.EphemeralSuffix
-	w.controls, err = w.broker.Subscribe(ctx, w.queue+millrace.ControlSuffix, own, millrace.SubscribeOptions{})
+	topic := control.Topic(w.queue)
+	w.controls, err = w.broker.Subscribe(ctx, topic, control.WorkerChannel(w.id), millrace.SubscribeOptions{})
 	if err != nil {
-		return fmt.Errorf("worker: subscribe to %s: %w", w.queue+millrace.ControlSuffix, err)
+		return fmt.Errorf("worker: subscribe to %s: %w", topic, err)
 	}
+	// After that, or a pause that begins in between would be neither seen nor heard. What
+	// cannot be seen keeps no worker from beginning: it looks again.
+	_ = w.lookWhetherPaused(ctx)
 	w.flow.prefetch, w.flow.replicas = w.cfg.Prefetch, w.cfg.Replicas
 	first := max(1, w.flow.wanted())
 	w.tasks, err = w.broker.Subscribe(ctx, w.queue, millrace.WorkChannel,

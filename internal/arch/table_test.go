@@ -32,9 +32,11 @@ var table = []row{
 	{folder: "cmd/millrace", uses: everything},
 	{folder: "internal/arch", uses: nothing, standalone: true},
 
-	{folder: "gather", uses: []string{"."}},
+	{folder: "gather", uses: []string{".", "internal/control"}},
+	{folder: "fleet", uses: []string{".", "internal/control"}},
 	{folder: "task", uses: []string{".", "worker"}},
-	{folder: "worker", uses: []string{".", "mpmc", "replica", "supervise", "fanin"}},
+	{folder: "worker", uses: []string{".", "mpmc", "replica", "supervise", "fanin", "internal/control"}},
+	{folder: "internal/control", uses: []string{"."}},
 
 	{folder: "internal/dashboard", uses: []string{"."}},
 	{folder: "internal/door", uses: []string{".", "broker", "internal/nsqwire"}},
