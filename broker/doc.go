@@ -20,7 +20,12 @@
 //     older ones from the files. What is deferred counts as deferred at once, and is on the
 //     disk until its time comes near: a channel has some 64 Ki such messages in memory, and
 //     of the others a bit each. In a broker without files all stays in memory.
-//   - A full disk refuses publishing with millrace.ErrNoSpace; consuming goes on.
+//   - A full disk, or one with less free than DiskLowWater, refuses publishing with
+//     millrace.ErrNoSpace; consuming goes on, and makes room. No ack needs room of its own:
+//     a segment goes when all channels are done with it, whatever their journals say.
+//   - With Retain, consumed segments stay for that time, whole, and a full disk does not end
+//     it. Replay delivers to a channel again what the log holds, and is as durable as a
+//     publish; Peek shows what a channel is not done with, and changes nothing.
 //   - With MaxAttempts, a message that was delivered so often and never acked becomes a dead
 //     letter in TOPIC.dead, which is safe there before the message is acked: see dead.go. A
 //     crash in between makes a second letter.
