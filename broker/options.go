@@ -45,7 +45,7 @@ type Options struct {
 	// Retain is how long the messages of topics in files stay at least, whoever has
 	// consumed them, so that a channel can be replayed: see Channel.Replay. It counts from
 	// the last message of a segment (64 MiB). 0 means that they go when no channel needs
-	// them any more.
+	// them any more, also those that a broker which had the directory before has retained.
 	Retain time.Duration
 	// Logger is told what nobody else can be told, such as damage that was found. nil
 	// means slog.Default().
