@@ -19,6 +19,8 @@ func TestPowerLossInRandomLivesOnAFailingDisk(t *testing.T) {
 			"no sync":  {err: syscall.EIO, hits: func(k vfs.OpKind) bool { return k == vfs.OpSync || k == vfs.OpSyncDir }, stays: true},
 			"no call":  {err: syscall.EIO, hits: anyCall, stays: true},
 			"one call": {err: syscall.EIO, hits: anyCall},
+			// The disk itself has no room: a write writes what fits, and removing makes room.
+			"full": {err: syscall.ENOSPC, hits: takesSpace, fills: true},
 		} {
 			t.Run(fmt.Sprintf("%d %s", seed, name), func(t *testing.T) {
 				powerLosses(t, seed, &outage{faultKind: kind})
@@ -36,6 +38,8 @@ type outage struct {
 	calls  int
 	over   bool
 	failed string
+	disk   *vfs.Mem
+	room   int64 // of a disk that fills up
 }
 
 func (o *outage) before(op vfs.Op) error {
@@ -48,15 +52,27 @@ func (o *outage) before(op vfs.Op) error {
 		return nil
 	}
 	o.failed += "\n" + op.String()
-	return o.err
+	if !o.fills {
+		return o.err
+	}
+	if o.calls == o.from {
+		o.disk.SetFree(o.room)
+	} else if o.calls == o.to-1 {
+		o.disk.SetFree(plenty)
+	}
+	return nil
 }
 
 // end makes everything work again.
 func (o *outage) end() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.over = true
+	if o.over = true; o.fills {
+		o.disk.SetFree(plenty)
+	}
 }
+
+const plenty = 1 << 30
 
 // log says what has failed.
 func (o *outage) log() string {

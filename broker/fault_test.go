@@ -35,6 +35,7 @@ type faultKind struct {
 	err   syscall.Errno
 	hits  func(vfs.OpKind) bool
 	stays bool
+	fills bool // see outage
 }
 
 func (f *fault) before(op vfs.Op) error {

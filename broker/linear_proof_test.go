@@ -217,7 +217,7 @@ func (c *chronicle) lives() map[[3]string][]porcupine.Operation {
 func TestEachMessageLivesOneLifeThroughPowerLosses(t *testing.T) {
 	seed := uint64(time.Now().UnixNano()) //nolint:gosec // any
 	t.Logf("seed %d", seed)
-	for round := range uint64(3) {
+	for round := range uint64(2) {
 		r := rand.New(rand.NewPCG(seed, round)) //nolint:gosec // nothing secret
 		c := &chronicle{start: time.Now(), pending: map[*porcupine.Operation]bool{}}
 		disk := vfs.NewMem()

@@ -22,7 +22,7 @@ func TestABrokerOpenedWithOverdueMessagesCloses(t *testing.T) {
 	b.must(c.Nack(t.Context(), time.Millisecond, receive(t, c, 1)...))
 	b.must(b.Close())
 	time.Sleep(5 * time.Millisecond)
-	for range 100 {
+	for range 30 {
 		b, err := broker.Open(opts)
 		if err != nil {
 			t.Fatal(err)

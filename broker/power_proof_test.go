@@ -13,7 +13,7 @@ import (
 	"github.com/millrace/millrace/internal/vfs"
 )
 
-var lives = flag.Int("lives", 6, "how many random lives the proofs lead, each")
+var lives = flag.Int("lives", 3, "how many random lives the proofs lead, each")
 
 // moments of a random life that are looked at after a power loss: about so many.
 const moments = 60
@@ -33,15 +33,19 @@ func powerLosses(t *testing.T, seed uint64, f *outage) {
 	if f != nil {
 		f.from = 1 + r.IntN(400)
 		f.to = f.from + 1
-		if f.stays {
-			f.to += r.IntN(150)
+		if f.stays || f.fills {
+			f.to += 1 + r.IntN(150)
 		}
+		f.room = int64(r.IntN(400))
 	}
 	var taken []crash
 	var w *wild
 	calls, over := 0, false
 	synctest.Test(t, func(t *testing.T) {
 		disk := vfs.NewMem()
+		if f != nil {
+			f.disk = disk
+		}
 		w = newWild(t, seed, broker.Options{Dir: "data", Logger: quiet()}.WithSegments(crashSegment))
 		w.fault = f
 		const steps = 150
@@ -93,6 +97,7 @@ func (c crash) verifyAll(t *testing.T) {
 	for i, disk := range c.disks {
 		synctest.Test(t, func(t *testing.T) {
 			time.Sleep(time.Until(c.at)) // every bubble begins at the same time
+			disk.SetFree(plenty)         // if it was full
 			if c.claims.verify(t, disk); t.Failed() {
 				t.Fatalf("disk %d of the power loss before %s", i, c.before)
 			}
