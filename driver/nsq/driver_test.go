@@ -29,8 +29,8 @@ func TestMain(m *testing.M) {
 // served is a broker of ours behind its doors. The real nsqd is in peers/drivers.
 type served struct {
 	*broker.Broker
-	url, http string
-	stop      func()
+	tcp, http, url string
+	stop           func()
 }
 
 func serve(t *testing.T, cfg door.Config) served {
@@ -59,7 +59,7 @@ func serve(t *testing.T, cfg door.Config) served {
 		http.DefaultClient.CloseIdleConnections()
 	})
 	t.Cleanup(stop)
-	return served{Broker: b, stop: stop, url: "nsq://" + tcp.Addr().String() + "?http=" + web.Addr().String(), http: web.Addr().String()}
+	return served{Broker: b, stop: stop, tcp: tcp.Addr().String(), url: "nsq://" + tcp.Addr().String() + "?http=" + web.Addr().String(), http: web.Addr().String()}
 }
 
 func opened(t *testing.T, url string) *Broker {
@@ -187,6 +187,26 @@ func TestALeaseIsExtendedUpToWhatTheBrokerAllows(t *testing.T) {
 	time.Sleep(2100*time.Millisecond - time.Since(start))
 	if err := s.Ack(t.Context(), ds...); !errors.Is(err, millrace.ErrLeaseLost) {
 		t.Errorf("after 2.1 s: %v", err)
+	}
+}
+
+// Nodes take turns, a call each, and what they hold is added up.
+func TestNodesTakeTurnsAndTheirDepthsAreAddedUp(t *testing.T) {
+	one, two := serve(t, door.Config{}), serve(t, door.Config{})
+	b := opened(t, "nsq://"+one.tcp+","+two.tcp+"?http="+one.http+","+two.http)
+	if err := b.Declare(t.Context(), "t", "c"); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		publish(t, b, millrace.Message{})
+	}
+	for i, n := range []served{one, two} {
+		if d, err := n.Depth("t", "c"); err != nil || d.Ready != 5 {
+			t.Errorf("node %d holds %+v (%v), want 5 of 10", i, d, err)
+		}
+	}
+	if d, err := b.Depth(t.Context(), "t", "c"); err != nil || d.Ready != 10 {
+		t.Errorf("together they hold %+v (%v)", d, err)
 	}
 }
 
