@@ -36,12 +36,13 @@ build: ## build bin/millrace
 	go build -trimpath -o bin/millrace ./cmd/millrace
 
 # Commands that tests run: factor and xargs say what map should have said, ps
-# whether anything was left running, node runs one of NSQ's clients. Without a C
+# whether anything was left running, node runs clients that nobody here wrote, and
+# RabbitMQ's own service need not run: tests start servers of their own. Without a C
 # compiler Go has no race detector, and CI does not insist on one: hence the
 # question to go env.
 .PHONY: test
 test: ## what CI runs: build, vet and the whole test suite
-	@tools/need factor=coreutils xargs=findutils ps=procps node=nodejs npm=npm
+	@tools/need factor=coreutils xargs=findutils ps=procps node=nodejs npm=npm rabbitmq-server=rabbitmq-server
 	@$(call each-module,go build -buildvcs=false ./... && go vet ./... && go test -timeout 5m ./...)
 	@if [ "$$(go env CGO_ENABLED)" = 1 ]; then \
 		go test -race -short -timeout 5m $(RACE); \
@@ -49,9 +50,14 @@ test: ## what CI runs: build, vet and the whole test suite
 		echo 'no C compiler: left out the race detector'; \
 	fi
 
+.PHONY: test-fleet
+test-fleet: ## run jobs over clusters on this machine while one of their nodes dies
+	@tools/need node=nodejs npm=npm rabbitmq-server=rabbitmq-server
+	@cd peers && go test -tags fleet -run Fleet -timeout 10m ./...
+
 .PHONY: check
 check: .bin/golangci-lint ## what a change passes before it is merged: format, vet, lint, all tests under the race detector
-	@tools/need factor=coreutils xargs=findutils ps=procps node=nodejs npm=npm 'gcc=gcc libc6-dev'
+	@tools/need factor=coreutils xargs=findutils ps=procps node=nodejs npm=npm rabbitmq-server=rabbitmq-server 'gcc=gcc libc6-dev'
 	@unformatted=$$(.bin/gofumpt -l .); if [ -n "$$unformatted" ]; then \
 		echo 'not formatted (make fmt):'; echo "$$unformatted"; exit 1; \
 	fi
