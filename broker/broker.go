@@ -50,7 +50,7 @@ type Broker struct {
 // ErrInUse when another process has the directory, ErrNewerVersion when a later version
 // has written there, and otherwise what the file system says.
 func Open(opts Options) (*Broker, error) {
-	b := &Broker{opts: opts.withDefaults(), opened: time.Now(), topics: make(map[string]*Topic), burying: make(chan struct{}, maxBurials)}
+	b := &Broker{opts: opts.withDefaults(), opened: time.Now(), topics: make(map[string]*Topic), remains: make(map[string]bool), burying: make(chan struct{}, maxBurials)}
 	b.health.start(b)
 	b.water.start(b)
 	if b.opts.fs != nil {
@@ -127,11 +127,15 @@ func (b *Broker) forgetDeleted(t *Topic, remains bool) {
 		delete(b.topics, t.name)
 	}
 	if remains {
-		if b.remains == nil {
-			b.remains = make(map[string]bool)
-		}
 		b.remains[t.name] = true
 	}
+}
+
+// noteRemains notes that something may be left of a topic that could not be made.
+func (b *Broker) noteRemains(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.remains[name] = true
 }
 
 // removeRemains removes what is left of a deleted topic that had the name of t.

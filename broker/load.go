@@ -28,6 +28,7 @@ func (t *Topic) load() error {
 	}
 	if err := makeDir(opts.FS, t.dir); err != nil {
 		_ = opts.FS.Remove(t.dir) // which fails unless it is empty
+		b.noteRemains(t.name)     // nobody knows yet whether it is gone for good
 		return err
 	}
 	log, err := seglog.Open(opts)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -62,8 +63,10 @@ func (b *Broker) openDir() error {
 	unusable := func(err error) error {
 		return fmt.Errorf("data directory %s cannot be used: %w; %s", dir, explain(err), advice(err))
 	}
-	if err := makeDir(fsys, b.topicsDir()); err != nil {
-		return unusable(err)
+	for _, d := range []string{dir, b.topicsDir()} {
+		if err := makeDirs(fsys, d); err != nil {
+			return unusable(err)
+		}
 	}
 	lock, err := fsys.Lock(filepath.Join(dir, lockName))
 	if errors.Is(err, vfs.ErrLocked) {
@@ -210,31 +213,43 @@ func (b *Broker) damaged(file string, offset, bytes int64, err error) {
 	b.opts.Logger.Warn("damage on disk", "file", file, "offset", offset, "bytes", bytes, "error", err)
 }
 
-// makeDir makes the directory and those above it that are missing, durably.
-func makeDir(fsys vfs.FS, dir string) error {
-	var made []string
-	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+// makeDirs makes the directory and those above it that are missing, durably: one after the
+// other, so that of what a process finds that died while it did so, only the last may not be
+// safe yet.
+func makeDirs(fsys vfs.FS, dir string) error {
+	var missing []string // the deepest first
+	d := filepath.Clean(dir)
+	for ; d != filepath.Dir(d); d = filepath.Dir(d) {
 		_, err := fsys.List(d)
-		if err == nil || d == filepath.Dir(d) {
+		if err == nil {
 			break
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		made = append(made, d)
+		missing = append(missing, d)
 	}
-	if len(made) == 0 {
-		return nil
-	}
-	if err := fsys.MkdirAll(dir); err != nil {
+	// Somebody else's directory, which we may not read, is not one that we made.
+	if err := fsys.SyncDir(filepath.Dir(d)); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	for _, d := range made {
-		if err := fsys.SyncDir(filepath.Dir(d)); err != nil {
+	for _, d := range slices.Backward(missing) {
+		if err := makeDir(fsys, d); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// makeDir makes the directory durably, if it is not there.
+func makeDir(fsys vfs.FS, dir string) error {
+	if _, err := fsys.List(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := fsys.MkdirAll(dir); err != nil {
+		return err
+	}
+	return fsys.SyncDir(filepath.Dir(dir))
 }
 
 func readFile(fsys vfs.FS, path string) ([]byte, error) {
