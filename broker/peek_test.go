@@ -363,3 +363,59 @@ func TestAPeekReadsLittleMoreThanItShows(t *testing.T) {
 		}
 	}
 }
+
+// What waits on the disk for its time is shown as well, with its time if it was published
+// with that, and comes again with a replay.
+func TestWhatIsDeferredForLongIsSeenAndReplayed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := open(t, broker.Options{Dir: "data"}.WithNear(10).On(vfs.NewMem()))
+		ch := b.channel("t", "c")
+		c := b.subscribe("t", "c", millrace.SubscribeOptions{Prefetch: 1000})
+		for i := range 100 {
+			b.must(b.Publish("t", []millrace.Message{{Body: []byte("delayed"), Delay: time.Duration(i+1) * time.Hour}}))
+		}
+		b.publish("t", slices.Repeat([]string{"plain"}, 100)...)
+		for i, d := range receive(t, c, 100) {
+			b.must(c.Nack(t.Context(), time.Duration(i+1)*time.Hour, d))
+		}
+		time.Sleep(time.Minute)
+		ms, err := ch.Peek(0, 1000)
+		if err != nil || len(ms) != 200 {
+			t.Fatalf("%d messages, %v", len(ms), err)
+		}
+		known := 0
+		for i, m := range ms {
+			due := time.Until(time.Unix(0, m.Until)).Round(time.Hour)
+			if m.State != broker.Deferred || i < 100 && due != time.Duration(i+1)*time.Hour {
+				t.Errorf("message %d: %s until %v", m.Seq, m.State, due)
+			}
+			if m.Until != 0 {
+				known++
+			}
+		}
+		if known < 101 || known > 150 {
+			t.Errorf("of %d messages it is known when their time comes", known)
+		}
+		if _, err := ch.Replay(1); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := ch.Depth(), (millrace.Depth{Ready: 100, Deferred: 100}); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+		for _, d := range receive(t, c, 100) {
+			if string(d.Body) != "plain" || d.Attempt != 1 {
+				t.Errorf("%s@%d", d.Body, d.Attempt)
+			}
+			ack(t, c, d)
+		}
+		for i := range 100 {
+			ack(t, c, receiveWithin(t, 61*time.Minute, c, 1)...)
+			if i == 50 {
+				b.look(ch, 0, 1000)
+			}
+		}
+		if got := ch.Depth(); got != (millrace.Depth{}) {
+			t.Errorf("%+v", got)
+		}
+	})
+}
