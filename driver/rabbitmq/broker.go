@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/url"
@@ -40,6 +41,9 @@ type Broker struct {
 	queues  names // of channels, by ownQueue
 	replies replies
 
+	name      string // of this process, for others
+	deferrals deferrals
+
 	sessionTurn chan struct{} // who is in it may use the one below
 	session     *session
 
@@ -60,7 +64,7 @@ func open(ctx context.Context, u *url.URL) (millrace.Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{addr: addr, sessionTurn: make(chan struct{}, 1), subs: make(map[*subscription]struct{})}
+	b := &Broker{addr: addr, name: rand.Text(), sessionTurn: make(chan struct{}, 1), subs: make(map[*subscription]struct{})}
 	b.ctx, b.stop = context.WithCancelCause(context.Background())
 	b.maxSize.Store(maxSize)
 	b.consumerTimeout.Store(int64(addr.consumerTimeout))
@@ -179,7 +183,9 @@ func (b *Broker) Delete(ctx context.Context, topic, channel string) error {
 	return wrap(err, "delete", topic, channel)
 }
 
-// Depth tells how much waits in a channel. Deferred is 0: what is delayed is not told apart.
+// Depth tells how much waits in a channel. Deferred is what this process, and those that
+// subscribe to the channel, have delayed: RabbitMQ does not tell whose the delayed messages are. Returns an
+// error that wraps ErrUncounted, with what is known, when some consumers do not say what they hold.
 func (b *Broker) Depth(ctx context.Context, topic, channel string) (millrace.Depth, error) {
 	err := b.usable(ctx, topic, channel)
 	if err == nil && channel == "" {
@@ -208,8 +214,8 @@ func (b *Broker) depth(ctx context.Context, topic, channel string) (d millrace.D
 		return d, err
 	}
 	b.queues.put(ownQueue(topic, channel), queue)
-	inFlight, err := b.census(ctx, queue, q.Consumers)
-	return millrace.Depth{Ready: int64(q.Messages), InFlight: inFlight}, err
+	all, err := b.census(ctx, topic, queue, q.Consumers)
+	return millrace.Depth{Ready: int64(q.Messages), InFlight: all.Held, Deferred: all.Deferred}, err
 }
 
 // Close ends all subscriptions and connections.

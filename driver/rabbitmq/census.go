@@ -25,34 +25,35 @@ var ErrUncounted = errors.New("some consumers do not say what they hold")
 // censusWithin is how long subscriptions may take to answer.
 const censusWithin = time.Second
 
-// answer is what a subscription says of itself.
+// answer is what a subscription says of itself, and of the process that it is in.
 type answer struct {
-	Consumers int   `json:"consumers"` // of the queue, as the server counts them
-	Held      int64 `json:"held"`
+	Consumers int    `json:"consumers"` // of the queue, as the server counts them
+	Held      int64  `json:"held"`
+	Process   string `json:"process"`
+	Deferred  int64  `json:"deferred"` // to the queue, by the whole process
 }
 
 func roster(queue string) string { return queue + "//census" }
 
-// census counts what the consumers of a queue hold, of whom the server knows that many.
-func (b *Broker) census(ctx context.Context, queue string, consumers int) (int64, error) {
+// census adds up what the consumers of a queue say, of whom the server knows that many.
+func (b *Broker) census(ctx context.Context, topic, queue string, consumers int) (answer, error) {
 	own, all := b.ownAnswer(queue)
 	there := 0
 	switch q, err := b.inspect(ctx, roster(queue)); {
 	case err == nil:
 		there = q.Consumers
 	case !errors.Is(err, millrace.ErrNotFound):
-		return 0, err
+		return all, err
 	}
+	var err error
 	if there > own {
-		var err error
-		if all, err = b.ask(ctx, queue, there); err != nil {
-			return all.Held, err
-		}
+		all, err = b.ask(ctx, queue, there)
 	}
-	if all.Consumers < consumers {
-		return all.Held, fmt.Errorf("%w: %d of %d", ErrUncounted, consumers-all.Consumers, consumers)
+	all.Deferred += b.deferrals.count(topic, queue)
+	if err == nil && all.Consumers < consumers {
+		err = fmt.Errorf("%w: %d of %d", ErrUncounted, consumers-all.Consumers, consumers)
 	}
-	return all.Held, nil
+	return all, err
 }
 
 // ownAnswer adds up the subscriptions of this process to a queue, of which there are count.
@@ -89,7 +90,8 @@ func (s *subscription) answer(queue string) (a answer, is bool) {
 	return a, true
 }
 
-// ask asks all subscriptions to a queue, of which there are count, and adds up what they say.
+// ask asks all subscriptions to a queue, of which there are count, and adds up what they say. What this
+// process has delayed is left out.
 func (b *Broker) ask(ctx context.Context, queue string, count int) (all answer, err error) {
 	c, err := b.publishes.get(ctx)
 	if err != nil {
@@ -129,10 +131,15 @@ func (b *Broker) ask(ctx context.Context, queue string, count int) (all answer, 
 		}
 		return nil
 	})
+	processes := map[string]bool{b.name: true} // of which what they have delayed is counted
 	for range len(said) {
 		a := <-said
 		all.Consumers += a.Consumers
 		all.Held += a.Held
+		if !processes[a.Process] {
+			all.Deferred += a.Deferred
+			processes[a.Process] = true
+		}
 	}
 	if err != nil && ctx.Err() == nil && bounded.Err() != nil {
 		err = ErrUncounted

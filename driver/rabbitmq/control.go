@@ -75,7 +75,7 @@ func (b *Broker) inTime(ctx context.Context, c *conn, op func() error) error {
 	}
 }
 
-// fromServer says whether the server ended a channel, and not the connection, with err.
+// fromServer says whether the server refuses what it was told, and would refuse it again.
 func fromServer(err error) bool {
 	var e *amqp.Error
 	if !errors.As(err, &e) || !e.Server {
@@ -83,6 +83,21 @@ func fromServer(err error) bool {
 	}
 	switch e.Code {
 	case amqp.AccessRefused, amqp.NotFound, amqp.ResourceLocked, amqp.PreconditionFailed:
+		return true
+	}
+	return endsConnection(err)
+}
+
+// endsConnection says whether the server ended the connection because of what it was told on it,
+// which it would do again.
+func endsConnection(err error) bool {
+	var e *amqp.Error
+	if !errors.As(err, &e) || !e.Server {
+		return false
+	}
+	switch e.Code {
+	case amqp.FrameError, amqp.SyntaxError, amqp.CommandInvalid, amqp.ChannelError, amqp.UnexpectedFrame,
+		amqp.NotAllowed, amqp.NotImplemented:
 		return true
 	}
 	return false

@@ -36,8 +36,9 @@
 // The headers id and reply-to of a message are its properties correlation-id and reply-to,
 // content-type is that property, and the others are in its headers. An answer goes to the
 // queue that reply-to names; when that has gone, so has whoever asked, and the answer goes nowhere.
-// Other channels of a reply topic than the first get no answers. Whether that queue is in use as
-// one or not, a name that begins with "amq." cannot be a topic: it is RabbitMQ's.
+// (So whoever wants the answers of one queue to be the tasks of another declares that first.)
+// Other channels of a reply topic than the first get no answers. A name that begins with "amq."
+// cannot be a topic's, but a reply-to may be any queue's.
 //
 // # What is promised, and what is not
 //
@@ -58,7 +59,8 @@
 //
 // What differs from other drivers: the sequence number of a delivery is 0; Delivery.Published is the
 // publisher's clock, in seconds. Attempt also counts deliveries that were prefetched and given
-// back unseen; on an ephemeral channel, whose queue does not count, it is 1 or 2. Depth counts
-// no deferred messages, because delays are shared. An ephemeral channel that is paused holds up
-// to one message.
+// back unseen; on an ephemeral channel, whose queue does not count, it is 1 or 2. An ephemeral
+// channel that is paused holds up to one message. Depth counts as deferred what this process, and
+// those that subscribe to the channel, have delayed, and tells by ErrUncounted that programs in
+// other languages hold messages, whose number RabbitMQ does not tell.
 package rabbitmq

@@ -40,7 +40,7 @@ func (s *subscription) openInbox(ctx context.Context, c *consuming, queue string
 		if inbox, err = ch.Consume(q.Name, "", true, true, false, false, nil); err != nil {
 			return err
 		}
-		if _, err := ch.QueueDeclare(roster(queue), false, true, false, true, amqp.Table{"x-queue-type": "classic"}); err != nil {
+		if _, err := ch.QueueDeclare(roster(queue), true, true, false, true, passing()); err != nil {
 			return err
 		}
 		nothing, err = ch.Consume(roster(queue), "", true, false, false, false, nil)
@@ -68,6 +68,7 @@ func (s *subscription) told(c *consuming, queue string, d *amqp.Delivery) {
 		wake(c.deleted)
 	case askHeld:
 		a, _ := s.answer(queue)
+		a.Process, a.Deferred = s.b.name, s.b.deferrals.count(s.topic, queue)
 		body, err := json.Marshal(a)
 		if err != nil {
 			panic(err) // two numbers can be encoded

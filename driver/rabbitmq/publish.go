@@ -42,7 +42,7 @@ func (b *Broker) Publish(ctx context.Context, topic string, msgs ...millrace.Mes
 	return nil
 }
 
-func (b *Broker) publish(ctx context.Context, topic string, msgs []millrace.Message) error {
+func (b *Broker) publish(ctx context.Context, topic string, msgs []millrace.Message) (err error) {
 	if b.ctx.Err() != nil {
 		return millrace.ErrClosed
 	}
@@ -50,6 +50,7 @@ func (b *Broker) publish(ctx context.Context, topic string, msgs []millrace.Mess
 		return context.Cause(ctx)
 	}
 	queue, isAnswer := b.replies.queue(topic)
+	isAnswer = isAnswer && !b.known.has(topic) // else some task wants its answer where others' tasks are
 	where, key, prepare := letter{key: queue}, queueKey(queue), errIsGone
 	if !isAnswer {
 		if err := checkTopic(topic); err != nil {
@@ -75,6 +76,13 @@ func (b *Broker) publish(ctx context.Context, topic string, msgs []millrace.Mess
 		if err := prepare(ctx); err != nil {
 			return err
 		}
+	}
+	if delayed {
+		defer func() {
+			if err == nil {
+				b.deferrals.note(key, msgs)
+			}
+		}()
 	}
 	for len(letters) > 0 {
 		n, size := 0, 0
@@ -165,6 +173,8 @@ func (b *Broker) send(ctx context.Context, letters []letter, prepare func(contex
 				return err
 			}
 			try++
+		case endsConnection(o.why):
+			try++ // it may have been for one of these letters
 		default:
 			continue // the connection was lost; the next one is waited for
 		}
@@ -292,6 +302,7 @@ func (s *session) judge(p *part) (o outcome) {
 
 // tagOf reads the number that a letter was given when it was written.
 func tagOf(id string) uint64 {
-	tag, _ := strconv.ParseUint(id, 10, 64)
+	_, digits, _ := strings.Cut(id, "-")
+	tag, _ := strconv.ParseUint(digits, 10, 64)
 	return tag
 }

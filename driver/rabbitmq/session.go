@@ -2,7 +2,9 @@ package rabbitmq
 
 import (
 	"context"
+	"crypto/rand"
 	"strconv"
+	"strings"
 	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -14,6 +16,7 @@ import (
 type session struct {
 	conn  *conn
 	ch    *amqp.Channel
+	name  string // begins the ids of its messages, which other programs take for unique
 	parts chan *part
 	ended chan struct{} // closed when the channel has ended, and why is set
 	why   error
@@ -70,7 +73,7 @@ func (b *Broker) sessionOn(ctx context.Context, c *conn) (*session, error) {
 			return err
 		}
 		made := &session{
-			conn: c, ch: ch, parts: make(chan *part), ended: make(chan struct{}),
+			conn: c, ch: ch, name: strings.ToLower(rand.Text()[:16]) + "-", parts: make(chan *part), ended: make(chan struct{}),
 			returned: make(map[uint64]struct{}),
 		}
 		closed := ch.NotifyClose(make(chan *amqp.Error, 1))
@@ -137,7 +140,7 @@ func (s *session) writePart(p *part, from uint64) (n uint64) {
 	p.confirms = make([]*amqp.DeferredConfirmation, 0, len(p.letters))
 	for i := range p.letters {
 		l := &p.letters[i]
-		l.message.MessageId = strconv.FormatUint(from+n, 10)
+		l.message.MessageId = s.name + strconv.FormatUint(from+n, 10)
 		confirm, err := s.ch.PublishWithDeferredConfirm(l.exchange, l.key, true, false, l.message)
 		if err != nil {
 			p.err = err

@@ -203,7 +203,11 @@ func (b *Broker) delayed(ctx context.Context, letters []letter, queue string, d 
 	if err := prepare(ctx); err != nil || len(letters) == 0 {
 		return err
 	}
-	return b.send(ctx, letters, prepare)
+	err := b.send(ctx, letters, prepare)
+	if err == nil {
+		b.deferrals.add(queueKey(queue), now, d, int64(len(letters)))
+	}
+	return err
 }
 
 // Extend gives the deliveries a whole new lease. RabbitMQ is not told: it has no leases.

@@ -152,11 +152,18 @@ func (b *Broker) claim(ctx context.Context, topic, channel string) (bool, error)
 	return err == nil, err
 }
 
+// passing returns the arguments of a queue that goes with its last consumer, which auto-delete
+// does not do when the server was started again and none of them has come back. Such a
+// queue is durable: RabbitMQ is about to do without those that are not.
+func passing() amqp.Table {
+	return amqp.Table{"x-queue-type": "classic", "x-expires": queueStays.Milliseconds()}
+}
+
 // declareEphemeral makes the queue of an ephemeral channel, over that connection. When the
 // topic has no durable one, and this is the first, what waits in the topic is moved there.
 func (b *Broker) declareEphemeral(ctx context.Context, c *conn, topic, queue string) error {
 	err := b.over(ctx, c, func(ch *amqp.Channel) error {
-		if _, err := ch.QueueDeclare(queue, false, true, false, true, amqp.Table{"x-queue-type": "classic"}); err != nil {
+		if _, err := ch.QueueDeclare(queue, true, true, false, true, passing()); err != nil {
 			return err
 		}
 		return bindChannel(ch, topic, queue)

@@ -11,13 +11,26 @@
 
 const amqp = require("amqplib");
 
+async function ensureQueue(connection, queue) {
+  const channel = await connection.createChannel();
+  channel.on("error", () => {}); // is the one that is caught below
+  try {
+    await channel.assertQueue(queue, { durable: true, arguments: { "x-queue-type": "quorum" } });
+    await channel.close();
+  } catch (err) {
+    if (err.code !== 406) {
+      throw err;
+    } // else it is there, with other arguments: so be it
+  }
+}
+
 async function main(url, queue) {
   const connection = await amqp.connect(url);
   const channel = await connection.createConfirmChannel();
 
   // The queue of tasks has the name of the Millrace queue. This makes it, as Millrace
   // would, if it is not there yet.
-  await channel.assertQueue(queue, { durable: true, arguments: { "x-queue-type": "quorum" } });
+  await ensureQueue(connection, queue);
   await channel.prefetch(16);
 
   await channel.consume(queue, (task) => {

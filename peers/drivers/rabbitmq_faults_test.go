@@ -60,7 +60,8 @@ func rabbitLongTasks(t *testing.T, r *rabbit) {
 // A server that is short of memory takes no messages: Publish waits, and says why. What is
 // there goes on being consumed.
 func rabbitBlocked(t *testing.T, r *rabbit) {
-	u := r.user(t, r.vhost(t))
+	url := r.vhost(t)
+	u := r.user(t, url)
 	sub := u.subscribe("t", "c", millrace.SubscribeOptions{Lease: time.Second})
 	u.publish("t", "before", "too")
 	set := func(watermark string) {
@@ -86,7 +87,7 @@ func rabbitBlocked(t *testing.T, r *rabbit) {
 	u.must(sub.Ack(t.Context(), ds[0]))
 	u.must(sub.Nack(t.Context(), 0, ds[1]))
 	u.wantBodies(u.receive(sub, 1), string(ds[1].Body))
-	later := r.user(t, r.lastURL).subscribe("t", "c", millrace.SubscribeOptions{})
+	later := r.user(t, url).subscribe("t", "c", millrace.SubscribeOptions{})
 
 	published := make(chan error, 1)
 	go func() {
