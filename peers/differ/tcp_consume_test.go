@@ -155,12 +155,12 @@ func TestTime(t *testing.T) {
 			consumer("b"), send("b", "RDY 1\n"), nothing("b"), wait(500 * time.Millisecond), frames("b", 1), ask("a", "FIN <1>\n"), depths(), send("b", "FIN <1>\n"), nothing("b"), state(),
 		}},
 		{name: "TOUCH makes a lease longer", steps: steps{
-			given("1"), open("a"), ask("a", identify(`{"msg_timeout":4000}`)), ask("a", sub("{T}", "c")), ask("a", "RDY 1\n"),
-			wait(2500 * time.Millisecond), send("a", "TOUCH <1>\n"), wait(2500 * time.Millisecond), depths(), send("a", "FIN <1>\n"), nothing("a"), depths(),
+			given("1"), open("a"), ask("a", identify(`{"msg_timeout":4000}`)), ask("a", sub("{T}", "c")), ask("a", "RDY 1\n"), send("a", "RDY 0\n"),
+			notBefore(4400*time.Millisecond, steps{wait(2 * time.Second), send("a", "TOUCH <1>\n"), eventually("timeout_count", 1)}.play), depths(),
 		}},
 		{name: "TOUCH makes a lease no longer than is allowed", steps: steps{
-			given("1"), open("a"), ask("a", identify(`{"msg_timeout":5000}`)), ask("a", sub("{T}", "c")), ask("a", "RDY 1\n"), send("a", "RDY 0\n"),
-			wait(4 * time.Second), send("a", "TOUCH <1>\n"), within(4*time.Second, eventually("timeout_count", 1)), ask("a", "TOUCH <1>\n"), depths(),
+			given("1"), open("a"), ask("a", identify(`{"msg_timeout":6000}`)), ask("a", sub("{T}", "c")), ask("a", "RDY 1\n"), send("a", "RDY 0\n"),
+			wait(3 * time.Second), send("a", "TOUCH <1>\n"), within(4500*time.Millisecond, eventually("timeout_count", 1)), ask("a", "TOUCH <1>\n"), depths(),
 		}},
 		{name: "heartbeats", steps: steps{
 			open("a"), ask("a", identify(`{"heartbeat_interval":1000}`)), beat("a"), send("a", "NOP\n"), beat("a"), ask("a", pub("{T}", "x")), beat("a"),
@@ -198,6 +198,17 @@ func within(d time.Duration, step func(*session)) func(*session) {
 		step(s)
 		if took := time.Since(began); took > d {
 			s.note("took more than %v: %v", d, took)
+		}
+	}
+}
+
+// notBefore notes if a step takes less.
+func notBefore(d time.Duration, step func(*session)) func(*session) {
+	return func(s *session) {
+		began := time.Now()
+		step(s)
+		if took := time.Since(began); took < d {
+			s.note("took less than %v: %v", d, took)
 		}
 	}
 }
