@@ -81,7 +81,7 @@ func MillraceProcess(path, dir string, flags ...string) (*Process, error) {
 func newProcess(name, path string, args []string, dir string, flags []string) (*Process, error) {
 	p := &Process{Name: name, path: path}
 	for _, addr := range []*string{&p.TCP, &p.HTTP} {
-		free, err := freeAddress()
+		free, err := LowAddress()
 		if err != nil {
 			return nil, err
 		}

@@ -57,7 +57,7 @@ func NewRabbitMQ(dir string, conf []string, advanced ...string) (*RabbitMQ, erro
 	r := &RabbitMQ{sbin: filepath.Dir(script), dir: dir}
 	var mapper, distribution string
 	for _, addr := range []*string{&r.AMQP, &r.AMQPS, &mapper, &distribution} {
-		if *addr, err = lowAddress(); err != nil {
+		if *addr, err = LowAddress(); err != nil {
 			return nil, err
 		}
 	}
@@ -95,9 +95,9 @@ func NewRabbitMQ(dir string, conf []string, advanced ...string) (*RabbitMQ, erro
 	return r, nil
 }
 
-// lowAddress is a free one of loopback, with a port below those that systems give to whoever
+// LowAddress is a free one of loopback, with a port below those that systems give to whoever
 // connects: a server that is started again must find it free.
-func lowAddress() (string, error) {
+func LowAddress() (string, error) {
 	for try := 0; ; try++ {
 		addr := fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(20000))
 		ln, err := net.Listen("tcp", addr)

@@ -1,0 +1,265 @@
+package jobs_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	natsio "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/millrace/millrace"
+	"github.com/millrace/millrace/peers/node"
+)
+
+// system is a broker of one kind, as users run it.
+type system struct {
+	kind string
+	url  string
+	// kill ends it as nothing else does, a fleet's first node; again starts that again.
+	kill, again func() error
+	// topics are the names of all there is on it.
+	topics func(ctx context.Context) ([]string, error)
+	// slow says that a killed worker is noticed by the end of its leases alone.
+	slow bool
+
+	addrs []string // where its nodes listen
+	mu    sync.Mutex
+	gone  []string // topics of others that may be there
+}
+
+// systems are the four kinds, with how one is started, which ends with the test.
+var systems = []struct {
+	name  string
+	start func(t *testing.T) *system
+}{
+	{"millrace", startMillrace},
+	{"nsqlookupd", startFleet},
+	{"rabbitmq", startRabbitMQ},
+	{"nats", startNATS},
+}
+
+func startMillrace(t *testing.T) *system {
+	t.Helper()
+	p, err := node.MillraceProcess(programs.millrace, t.TempDir())
+	started(t, p, err)
+	return &system{
+		url: "nsq://" + p.TCP + "?http=" + p.HTTP, kill: p.Kill, again: p.Start, addrs: []string{p.TCP},
+		topics: func(ctx context.Context) ([]string, error) { return nsqTopics(ctx, p.HTTP) },
+	}
+}
+
+func started(t *testing.T, p *node.Process, err error) {
+	t.Helper()
+	if err == nil {
+		err = p.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Kill() })
+}
+
+// startFleet starts two nsqds and an nsqlookupd.
+func startFleet(t *testing.T) *system {
+	t.Helper()
+	lookup, err := node.NSQLookupd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lookup.Stop() })
+	var nodes []*node.Process
+	for range 2 {
+		p, err := node.NSQDProcess(programs.nsqd, t.TempDir(), "--lookupd-tcp-address="+lookup.TCP, "--broadcast-address=127.0.0.1")
+		started(t, p, err)
+		nodes = append(nodes, p)
+	}
+	known := func() bool {
+		var told struct{ Producers []any }
+		return ask(t.Context(), "http://"+lookup.HTTP+"/nodes", &told) == nil && len(told.Producers) == 2
+	}
+	eventually(t, patience, "nsqlookupd knows both nodes", known)
+	return &system{
+		url: "nsqlookupd://" + lookup.HTTP, kill: nodes[0].Kill, again: nodes[0].Start, slow: true,
+		addrs: []string{nodes[0].TCP, nodes[1].TCP},
+		topics: func(ctx context.Context) ([]string, error) {
+			one, err := nsqTopics(ctx, nodes[0].HTTP)
+			if err != nil {
+				return nil, err
+			}
+			two, err := nsqTopics(ctx, nodes[1].HTTP)
+			return append(one, two...), err
+		},
+	}
+}
+
+func ask(ctx context.Context, url string, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return json.NewDecoder(resp.Body).Decode(answer)
+}
+
+func nsqTopics(ctx context.Context, addr string) (names []string, err error) {
+	var told struct {
+		Topics []struct {
+			Name string `json:"topic_name"`
+		} `json:"topics"`
+	}
+	err = ask(ctx, "http://"+addr+"/stats?format=json", &told)
+	for _, topic := range told.Topics {
+		names = append(names, topic.Name)
+	}
+	return names, err
+}
+
+func startRabbitMQ(t *testing.T) *system {
+	t.Helper()
+	r, err := node.NewRabbitMQ(t.TempDir(), nil)
+	if err == nil {
+		err = r.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Kill() })
+	return &system{
+		url: r.URL("/"), kill: r.Kill, again: r.Start, addrs: []string{r.AMQP},
+		topics: func(ctx context.Context) ([]string, error) {
+			queues, err := r.Ctl(ctx, "list_queues", "name", "--no-table-headers")
+			if err != nil {
+				return nil, err
+			}
+			exchanges, err := r.Ctl(ctx, "list_exchanges", "name", "--no-table-headers")
+			return strings.Fields(queues + " " + exchanges), err
+		},
+	}
+}
+
+func startNATS(t *testing.T) *system {
+	t.Helper()
+	addr, err := node.LowAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(addr)
+	dir := t.TempDir()
+	var cmd *exec.Cmd
+	s := &system{url: "nats://" + addr, slow: true, addrs: []string{addr}}
+	s.kill = func() error {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed, as it says
+		return nil
+	}
+	s.again = func() error {
+		cmd = exec.Command(programs.self, dir, port)
+		cmd.Env = append(cmd.Environ(), roleVariable+"=nats")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		for until := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+			conn, err := natsio.Connect(s.url)
+			if err == nil {
+				conn.Close()
+				return nil
+			}
+			if time.Now().After(until) {
+				return fmt.Errorf("nats-server: %w", err)
+			}
+		}
+	}
+	s.topics = func(ctx context.Context) (names []string, err error) {
+		conn, err := natsio.Connect(s.url)
+		if err != nil {
+			return nil, err
+		}
+		defer conn.Close()
+		js, err := jetstream.New(conn)
+		if err != nil {
+			return nil, err
+		}
+		streams := js.StreamNames(ctx)
+		for name := range streams.Name() {
+			names = append(names, strings.ReplaceAll(strings.TrimPrefix(name, "MILLRACE_"), "=", "."))
+		}
+		return names, streams.Err()
+	}
+	if err := s.again(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.kill() })
+	return s
+}
+
+// replyTopics are the reply topics that there are, but for those that are excused.
+func (s *system) replyTopics(t *testing.T) []string {
+	t.Helper()
+	names, err := s.topics(t.Context())
+	if err != nil {
+		t.Fatalf("topics of %s: %v", s.kind, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.DeleteFunc(names, func(name string) bool {
+		return !strings.HasPrefix(name, "reply.") || slices.ContainsFunc(s.gone, func(g string) bool { return strings.HasPrefix(name, g) })
+	})
+}
+
+// wantNothingLeft makes sure that the queue is empty and no reply topic is there.
+func (s *system) wantNothingLeft(t *testing.T, queue string) {
+	t.Helper()
+	b := s.open(t)
+	var depth millrace.Depth
+	for until := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		var err error
+		if depth, err = b.Depth(t.Context(), queue, millrace.WorkChannel); err != nil {
+			t.Fatal(err)
+		}
+		if depth == (millrace.Depth{}) {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatalf("%s: the queue still holds %+v", s.kind, depth)
+		}
+	}
+	if left := s.replyTopics(t); len(left) > 0 {
+		t.Errorf("%s: left there: %q", s.kind, left)
+	}
+}
+
+// open opens the broker for the test itself.
+func (s *system) open(t *testing.T) millrace.Broker {
+	t.Helper()
+	b, err := millrace.Open(t.Context(), s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	return b
+}
+
+// eventually waits until the check is true.
+func eventually(t *testing.T, within time.Duration, what string, check func() bool) {
+	t.Helper()
+	for until := time.Now().Add(within); !check(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("not within %v: %s", within, what)
+		}
+	}
+}
