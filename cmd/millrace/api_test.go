@@ -120,3 +120,26 @@ func TestTheHTTPDoorIsAtTheNextPort(t *testing.T) {
 		}
 	}
 }
+
+func TestAReplaySaysInWordsWhatItBringsBack(t *testing.T) {
+	for answer, want := range map[string]string{
+		`{"from":26,"messages":2,"cut":false}`: "2 messages come again, from 000000000000001a on\n",
+		`{"from":26,"messages":1,"cut":true}`:  "1 message comes again, from 000000000000001a on; what was before that, the broker does not have any more\n",
+		`{"from":26,"messages":0,"cut":false}`: "no messages come again\n",
+	} {
+		var asked string
+		other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked = r.Method + " " + r.URL.RequestURI()
+			_, _ = w.Write([]byte(answer))
+		}))
+		var out bytes.Buffer
+		o := replayOptions{topic: "t", channel: "c#ephemeral", from: "2026-01-31T13:00:00+02:00", broker: "nsq://h?http=" + other.Listener.Addr().String()}
+		if err := runReplay(t.Context(), &o, &out); err != nil || out.String() != want {
+			t.Errorf("%s: %q, %v; want %q", answer, &out, err, want)
+		}
+		if want := "POST /channel/replay?channel=c%23ephemeral&from=2026-01-31T13%3A00%3A00%2B02%3A00&topic=t"; asked != want {
+			t.Errorf("it asked %s, want %s", asked, want)
+		}
+		other.Close()
+	}
+}
