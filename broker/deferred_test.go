@@ -2,7 +2,9 @@ package broker_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -88,6 +90,37 @@ func TestWhatWaitsInATopicIsDeferredOnceAChannelHasIt(t *testing.T) {
 			t.Errorf("the topic's depth is %d", topic.Depth())
 		}
 	})
+}
+
+// Many publish at the same time and are told by each other's rounds.
+func TestNobodyWhoHasPublishedFindsItCountedAsReady(t *testing.T) {
+	for _, dir := range []string{"", t.TempDir()} {
+		b := open(t, broker.Options{Dir: dir, Sync: broker.SyncNever})
+		var names []string
+		for i := range 20 {
+			names = append(names, fmt.Sprint("c", i))
+			b.channel("t", names[i])
+		}
+		var published atomic.Int64
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				for range 200 {
+					if err := b.Publish("t", []millrace.Message{{Delay: time.Hour}}); err != nil {
+						t.Error(err)
+					}
+					least := published.Add(1)
+					for _, name := range names[len(names)-2:] { // which are told last
+						d, err := b.Depth("t", name)
+						if err != nil || d.Ready > 0 || d.Deferred < least {
+							t.Errorf("%+v, %v, want at least %d deferred", d, err, least)
+						}
+					}
+				}
+			})
+		}
+		all.Wait()
+	}
 }
 
 func TestWhatAReplayBringsBackIsDeferredAgain(t *testing.T) {

@@ -8,6 +8,13 @@ func (o Options) WithNear(n int) Options {
 	return o
 }
 
+// Parked returns how many messages of the channel that wait are in memory.
+func (ch *Channel) Parked() int {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	return ch.ledger.Near() + ch.ledger.Counts().Ready
+}
+
 // MemoryHeld returns how many bytes of messages the broker counts as held in memory.
 func (b *Broker) MemoryHeld() int64 { return b.memory.Load() }
 

@@ -179,7 +179,7 @@ func lead(t *testing.T, b bench, ch *broker.Channel, c *broker.Consumer, peek fu
 		b.must(c.Nack(t.Context(), 0, ds[12:15]...))
 		b.must(c.Nack(t.Context(), time.Second, ds[15:17]...))
 		peek()
-		time.Sleep(30 * time.Second)
+		time.Sleep(31 * time.Second) // nothing becomes due, or loses its lease, just then
 		peek()
 	}
 	c.SetPrefetch(1000)

@@ -77,7 +77,10 @@ func (t *Topic) relieve() {
 	for _, ch := range t.Channels() {
 		if t.dir != "" && ch.crowded() {
 			giveBack := t.takeTurn()
-			_ = ch.spill() // the housekeeper says why not
+			// The housekeeper says why not. The journal has gathered as much.
+			if ch.ending() == nil && ch.spill() == nil {
+				_ = ch.keepJournal()
+			}
 			giveBack()
 		}
 	}

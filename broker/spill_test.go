@@ -173,7 +173,7 @@ func TestTheFilesOfRunsGoWithWhatTheyHold(t *testing.T) {
 func TestWhatIsDueAtOnceComesAsItIsTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := vfs.NewMem()
-		b := open(t, fewNear().WithNear(256).On(disk))
+		b := open(t, fewNear().WithNear(1024).On(disk))
 		c := b.subscribe("t", "c", millrace.SubscribeOptions{Prefetch: 1})
 		for i := range 20 {
 			b.publishLater("t", time.Hour, numbers(i*500, i*500+500)...)
@@ -186,6 +186,9 @@ func TestWhatIsDueAtOnceComesAsItIsTaken(t *testing.T) {
 				t.Fatalf("%s came again", got)
 			} else {
 				seen[got] = true
+			}
+			if n := c.Channel().Parked(); n > 3*1024 {
+				t.Fatalf("%d messages are in memory", n)
 			}
 			ack(t, c, ds...)
 		}
@@ -285,6 +288,41 @@ func TestWithoutRoomForRunsAllStaysInMemory(t *testing.T) {
 			t.Error("there are no runs although there is room")
 		}
 		wantInTime(t, c, start, 23, 200)
+	})
+}
+
+// What was deferred until one hour was replayed, and deferred until another: it is not in a
+// run that is merged when it is read, although it stands there.
+func TestARunDoesNotBringBackWhatWasReplayedSince(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := vfs.NewMem()
+		b := open(t, fewNear().On(disk))
+		ch := b.channel("t", "c")
+		c := b.subscribe("t", "c", millrace.SubscribeOptions{Prefetch: 1000})
+		start := time.Now()
+		b.publishLater("t", time.Hour, numbers(0, 10)...)
+		b.publish("t", "replayed")
+		b.must(c.Nack(t.Context(), time.Hour, receive(t, c, 1)...))
+		b.publishLater("t", time.Minute, numbers(10, 30)...) // so that the others are spilled
+		time.Sleep(time.Second)
+		_, err := ch.Replay(11)
+		b.must(err)
+		b.must(c.Nack(t.Context(), 3*time.Hour, receive(t, c, 1)...))
+		for range 20 {
+			b.publishLater("t", 2*time.Hour, numbers(30, 50)...)
+			time.Sleep(time.Second)
+		}
+		if n := len(runFiles(t, disk)); n == 0 || n > 16 {
+			t.Errorf("%d runs", n)
+		}
+		for range 10 + 20 + 400 + 1 {
+			ds := receiveWithin(t, 2*time.Hour, c, 1)
+			if early := 3*time.Hour - time.Since(start); string(ds[0].Body) == "replayed" && early > 0 {
+				t.Errorf("it comes %v too early", early)
+			}
+			ack(t, c, ds...)
+		}
+		b.wantDepth("c", millrace.Depth{})
 	})
 }
 

@@ -2,9 +2,58 @@ package ledger
 
 import (
 	"slices"
+	"testing"
 
 	"pgregory.net/rapid"
 )
+
+// spilled is a ledger whose messages 1 to 4, deferred until 100, 200, 300 and 400, are in
+// run 1, two in a block.
+func spilled() (*Ledger, []Deferral) {
+	l := New(1)
+	for seq := uint64(1); seq <= 4; seq++ {
+		l.DeferAhead(seq, int64(100*seq))
+	}
+	l.Survey(5)
+	ds := l.AppendNear(nil)
+	slices.SortFunc(ds, Deferral.Compare)
+	l.Spilled(Run{ID: 1, Left: 2, Due: 100}, ds)
+	return l, ds
+}
+
+func TestWhatWasLoadedIsNearAfterARestart(t *testing.T) {
+	l, ds := spilled()
+	journal := [][]byte{l.AppendJournal(nil)}
+	l.Loaded(1, ds[:2], 300)
+	journal = append(journal, l.AppendJournal(nil))
+	l = restarted(t, 100, journal...)
+	if r, ok := l.NextRun(); l.Near() != 2 || l.Far(1) || !l.Far(3) || !ok || r.At != 1 || r.Due != 300 {
+		t.Errorf("%d are near, next is %+v", l.Near(), r)
+	}
+	wantRedelivery(t, l, 250, 1, 1)
+	wantRedelivery(t, l, 250, 2, 1)
+	wantRedelivery(t, l, 250, 0, 0)
+}
+
+// A run is read again after a rewinding, and says when a message was due that waits for
+// another time now.
+func TestARunMeansNothingOfWhatWasRewoundSince(t *testing.T) {
+	l, old := spilled()
+	l.Rewind(2, nil)
+	l.DeferAhead(3, 1000)
+	l.Spilled(Run{ID: 2, Left: 1, Due: 1000}, []Deferral{{Seq: 3, Due: 1000}})
+	l = restarted(t, 100, l.AppendSnapshot(nil))
+	if kept := l.KeepFar(1, slices.Clone(old)); !slices.Equal(kept, old[:1]) {
+		t.Errorf("%+v is kept", kept)
+	}
+	l.Loaded(1, old[:2], 300)
+	l.Loaded(1, old[2:], 0)
+	wantRedelivery(t, l, 500, 1, 1)
+	wantRedelivery(t, l, 500, 0, 0)
+	if !l.Far(3) || len(l.Runs()) != 1 {
+		t.Errorf("the runs are %+v", l.Runs())
+	}
+}
 
 // write makes a run of these, in blocks of a few.
 func (c *machine) write(t *rapid.T, ds []Deferral) Run {

@@ -153,12 +153,20 @@ func TestWhatWasJustAppendedWithADueTimeNeedsNoReading(t *testing.T) {
 func TestWhatWasTakenBackHasNoDueTime(t *testing.T) {
 	disk := newDisk(t)
 	fail := false
-	o := mustOpen(t, inject(disk, func(op vfs.Op) error {
+	var o *opened
+	var told []seglog.Deferral
+	o = mustOpen(t, inject(disk, func(op vfs.Op) error {
 		if fail && op.Kind == vfs.OpWrite {
 			return errors.New("no")
 		}
 		return nil
-	}), time.Hour)
+	}), time.Hour, func(opts *seglog.Options) {
+		from := uint64(1)
+		opts.OnCommit = func(end uint64) {
+			ds, _ := o.Deferred(from, end)
+			told, from = append(told, ds...), max(from, end)
+		}
+	})
 	must(t, o.Commit(o.putDue(t, 15)))
 	fail = true
 	if o.Commit(o.putDue(t, 100)) == nil {
@@ -166,6 +174,15 @@ func TestWhatWasTakenBackHasNoDueTime(t *testing.T) {
 	}
 	fail = false
 	tk := o.add(t, "plain")
+	if ds, ok := o.Deferred(tk.First, tk.End); len(ds) > 0 || !ok {
+		t.Errorf("%v", ds)
+	}
+	must(t, o.Commit(o.putDue(t, 1)))
+	for _, d := range told {
+		if d.Seq > 10 && d.Seq < tk.First {
+			t.Errorf("the owner was told of %+v, which was taken back", d)
+		}
+	}
 	if got, _ := o.survey(t, 1, tk.End); !slices.Equal(got, []uint64{10}) {
 		t.Errorf("found %v", got)
 	}
