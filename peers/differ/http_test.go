@@ -3,6 +3,7 @@ package differ
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // What every path says to every method.
@@ -54,7 +55,7 @@ func TestHTTPPublish(t *testing.T) {
 		{name: "pub of one byte more", steps: steps{announced("POST", "/pub?topic={T}", 1<<20+1), steady(got)}},
 		{name: "pub of one byte more, unannounced", steps: steps{chunked("POST", "/pub?topic={T}", mib(-1)), steady(got)}},
 		{name: "pub of an unannounced size", steps: steps{chunked("POST", "/pub?topic={T}", "x"), steady(got)}},
-		{name: "pub in a moment", steps: steps{web("POST", "/pub?topic={T}&defer=2000", "x"), consumer("a"), send("a", "RDY 1\n"), nothing("a"), steady(got), frames("a", 1)}},
+		{name: "pub in a moment", steps: steps{consumer("a"), send("a", "RDY 1\n"), notBefore(time.Second, steps{web("POST", "/pub?topic={T}&defer=1000", "x"), frames("a", 1)}.play), steady(got)}},
 
 		{name: "mpub", steps: steps{web("POST", "/mpub?topic={T}", "a\nb\nccc"), steady(got), consumer("a"), send("a", "RDY 9\n"), inAnyOrder("a", 3)}},
 		{name: "mpub that ends in a line", steps: steps{web("POST", "/mpub?topic={T}", "a\nb\n"), steady(got)}},
@@ -240,6 +241,7 @@ func TestHTTPConfig(t *testing.T) {
 	reads := steps{web("GET", "/ping"), web("GET", "/info")}
 	for _, opt := range []string{
 		"log_level", "nsqlookupd_tcp_addresses", "max_msg_size", "max_body_size", "msg_timeout", "max_msg_timeout", "max_req_timeout", "max_rdy_count",
+		"broadcast_address", "auth_http_addresses", "snappy", "deflate", "max_deflate_level", "max_channel_consumers", "http_client_connect_timeout",
 		"lookupd_tcp_address", "logger", "max-msg-size", "MAX_MSG_SIZE", "",
 	} {
 		reads = append(reads, web("GET", "/config/"+opt))

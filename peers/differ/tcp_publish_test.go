@@ -3,6 +3,7 @@ package differ
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // depths asks what the script's topic holds.
@@ -66,7 +67,7 @@ func TestPublish(t *testing.T) {
 
 		{name: "DPUB at once", steps: steps{open("a"), ask("a", dpub("{T}", "0", "x")), ask("a", sub("{T}", "c")), ask("a", "RDY 1\n")}},
 		{name: "DPUB in a moment", steps: steps{
-			open("a"), ask("a", sub("{T}", "c")), send("a", "RDY 1\n"), ask("a", dpub("{T}", "2000", "x")), nothing("a"), depths(), frames("a", 1), depths(),
+			open("a"), ask("a", sub("{T}", "c")), send("a", "RDY 1\n"), notBefore(time.Second, steps{ask("a", dpub("{T}", "1000", "x")), frames("a", 1)}.play), depths(),
 		}},
 		{name: "DPUB in more than an hour", steps: steps{open("a"), fails("a", "DPUB {T} 3600001\n")}},
 		{name: "DPUB never", steps: steps{open("a"), fails("a", "DPUB {T} 99999999999999999999\n", sized("x"))}},
