@@ -51,6 +51,7 @@ type Broker struct {
 // has written there, and otherwise what the file system says.
 func Open(opts Options) (*Broker, error) {
 	b := &Broker{opts: opts.withDefaults(), opened: time.Now(), topics: make(map[string]*Topic), remains: make(map[string]bool), burying: make(chan struct{}, maxBurials)}
+	b.house.prepare()
 	b.health.start(b)
 	b.water.start(b)
 	if b.opts.fs != nil {

@@ -26,13 +26,14 @@ type housekeeper struct {
 	done chan struct{}
 }
 
-func (h *housekeeper) start() {
+// prepare makes it ready to be told of topics. Alarms do that while they are opened.
+func (h *housekeeper) prepare() {
 	h.wake = make(chan struct{}, 1)
 	h.stop = make(chan struct{})
 	h.done = make(chan struct{})
-	h.wake <- struct{}{} // there may be topics on the list already
-	go h.run()
 }
+
+func (h *housekeeper) start() { go h.run() }
 
 func (h *housekeeper) close() {
 	close(h.stop)
