@@ -11,21 +11,17 @@ import (
 	"github.com/millrace/millrace/internal/control"
 )
 
-const (
-	replyPrefix  = "reply."  // of a reply topic's name
-	replyChannel = "replies" // its one channel
-
-	// farewell bounds what a client still says to the broker when the context it
-	// was given has ended.
-	farewell = 5 * time.Second
-)
+// farewell bounds what a client still says to the broker when the context it was given
+// has ended.
+const farewell = 5 * time.Second
 
 // Client asks the workers of one queue. Its methods, and the functions of this
 // package that take it, may be called at the same time from several goroutines. It
-// has a reply topic of its own and two goroutines, which all its jobs share.
+// has a reply topic of its own and three goroutines, which all its jobs share.
 type Client struct {
 	broker  millrace.Broker
 	queue   string
+	id      string // unique among the clients that there ever are
 	replyTo string
 	cfg     Config
 	common  millrace.Headers // of every request, after the id
@@ -51,9 +47,10 @@ func New(ctx context.Context, broker millrace.Broker, queue string, cfg Config) 
 		return nil, fmt.Errorf("gather: %w", err)
 	}
 	c := &Client{
-		broker: broker, queue: queue, replyTo: replyPrefix + newID(),
+		broker: broker, queue: queue, id: newID(),
 		cfg: cfg.withDefaults(), jobs: make(map[string]*job),
 	}
+	c.replyTo = control.ReplyTopic(c.id)
 	c.common = commonHeaders(c.replyTo, &c.cfg)
 
 	// Before the first request is published: the first channel of a topic gets what
@@ -61,18 +58,13 @@ func New(ctx context.Context, broker millrace.Broker, queue string, cfg Config) 
 	if err := broker.Declare(ctx, queue, millrace.WorkChannel); err != nil {
 		return nil, fmt.Errorf("gather: declare queue %s: %w", queue, err)
 	}
-	if err := broker.Declare(ctx, c.replyTo, replyChannel); err != nil {
-		return nil, fmt.Errorf("gather: declare reply topic %s: %w", c.replyTo, err)
-	}
-	var err error
-	c.replies, err = broker.Subscribe(ctx, c.replyTo, replyChannel, millrace.SubscribeOptions{Prefetch: 2 * receiveBatch, Lease: replyLease})
-	if err != nil {
-		err = fmt.Errorf("gather: subscribe to reply topic %s: %w", c.replyTo, err)
+	if err := c.listen(ctx); err != nil {
 		return nil, errors.Join(err, broker.Delete(context.WithoutCancel(ctx), c.replyTo, ""))
 	}
 	c.ctx, c.stop = context.WithCancelCause(context.WithoutCancel(ctx))
 	c.routines.Go(c.receive)
 	c.routines.Go(c.lookForOverdue)
+	c.routines.Go(c.attend)
 	return c, nil
 }
 

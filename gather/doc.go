@@ -31,5 +31,8 @@
 // # What it does not do
 //
 // A task may run more than once, though it has one result: see package worker. A
-// client does not outlive its process: a job whose client is gone is not resumed.
+// client does not outlive its process: a job whose client is gone is not resumed. The
+// reply topic of one that was killed is removed by the workers of the queue that it has
+// found there or that have answered it, half a minute later; what it asked for is then no
+// longer run.
 package gather

@@ -54,12 +54,13 @@ func (b *faulty) set(how func(*faulty)) {
 	how(b)
 }
 
-// count returns how many messages were published to topics that begin so.
+// count returns how many messages were published to topics that begin so, but for control
+// topics.
 func (b *faulty) count(prefix string) (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for topic, k := range b.published {
-		if strings.HasPrefix(topic, prefix) {
+		if strings.HasPrefix(topic, prefix) && !strings.HasSuffix(topic, millrace.ControlSuffix) {
 			n += k
 		}
 	}
@@ -189,8 +190,11 @@ func canceled(t testing.TB, b millrace.Broker, tap millrace.Subscription) (ids [
 			return ids
 		}
 		for _, d := range buf[:n] {
-			var c struct{ Cancel string }
+			var c struct{ Op, Cancel string }
 			must(t, json.Unmarshal(d.Body, &c))
+			if c.Cancel == "" && c.Op != "cancel" {
+				continue // said by clients that come
+			}
 			ids = append(ids, c.Cancel)
 		}
 	}

@@ -27,6 +27,11 @@ func (c *Client) receive() {
 			err = c.replies.Ack(c.ctx, buf[:n]...)
 			clear(buf[:n]) // what was delivered is not kept alive
 		}
+		if errors.Is(err, millrace.ErrClosed) && c.ctx.Err() == nil {
+			// The broker is gone, or only the topic: somebody took the client for dead. What
+			// was lost with it is published again, being forgotten.
+			err = c.listen(c.ctx)
+		}
 		switch {
 		case c.ctx.Err() != nil:
 			return

@@ -6,10 +6,11 @@ import (
 	"time"
 
 	"github.com/millrace/millrace"
+	"github.com/millrace/millrace/internal/control"
 )
 
 // lookEvery is how often a client looks for requests that the broker has forgotten.
-const lookEvery = 15 * time.Second
+const lookEvery = 5 * time.Second
 
 // lookForOverdue publishes requests again whose answer will not come, or is overdue
 // by Config.Resend, until the client ends.
@@ -64,7 +65,7 @@ func (c *Client) brokerForgot(jobs []*job) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	results, err := c.held(c.replyTo, replyChannel)
+	results, err := c.held(c.replyTo, control.ReplyChannel)
 	if err != nil {
 		return false, err
 	}
@@ -117,7 +118,7 @@ func (j *job) nextTick() {
 func (j *job) resend(forgotten bool, period time.Duration) (n int64) {
 	overdue := uint32(0)
 	if d := j.client.cfg.Resend; d > 0 {
-		overdue = uint32((d + period - 1) / period) //nolint:gosec // a period is at least a third of d, or 15 s
+		overdue = uint32((d + period - 1) / period) //nolint:gosec // a period is at least a third of d, or lookEvery
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()

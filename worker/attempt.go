@@ -78,7 +78,7 @@ func (r *runner) attempt(it *item) outcome {
 		timeout = w.cfg.Timeout
 	}
 	ctx := r.begin(it, timeout)
-	if it.leaseLost.Load() || w.cancelled.has(it.id) {
+	if it.leaseLost.Load() || w.cancelled.has(it.id) || w.clients.isGone(it.replyTo) {
 		_ = r.end()
 		return outcome{item: it, failed: &failure{err: ErrCancelled, cause: ErrCancelled}}
 	}

@@ -32,6 +32,7 @@ type tapped struct {
 	vague    bool                           // it does not say which lease had ended
 	dropAcks int                            // so many more acks are accepted and forgotten
 	tasks    *tappedSubscription            // of the work channel
+	blind    error                          // what Depth returns, if not nil
 }
 
 func (b *tapped) note(format string, args ...any) error {
@@ -78,6 +79,16 @@ func (b *tapped) Publish(ctx context.Context, topic string, msgs ...millrace.Mes
 		}
 	}
 	return b.Broker.Publish(ctx, topic, msgs...)
+}
+
+func (b *tapped) Depth(ctx context.Context, topic, channel string) (millrace.Depth, error) {
+	b.mu.Lock()
+	err := b.blind
+	b.mu.Unlock()
+	if err != nil {
+		return millrace.Depth{}, err
+	}
+	return b.Broker.Depth(ctx, topic, channel)
 }
 
 func (b *tapped) Declare(ctx context.Context, topic, channel string) error {

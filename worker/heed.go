@@ -53,6 +53,8 @@ func (w *Worker) hear(d *millrace.Delivery) {
 	case !ok || o.To != "" && o.To != w.id:
 	case o.Op == control.Cancel:
 		w.cancel(o.Cancel)
+	case o.Op == control.Attend:
+		w.clients.note(o.ReplyTo)
 	default:
 		age := time.Since(time.Unix(0, d.Published))
 		select {

@@ -26,6 +26,7 @@ func (w *Worker) serve(ctx context.Context) error {
 	inputs.Go(func() { inputBroken <- w.receive(receiving) })
 	controls.Go(func() { inputBroken <- w.heed(heeding) })
 	controls.Go(func() { w.follow(heeding) })
+	controls.Go(func() { w.watchClients(heeding) })
 	leases.Go(func() { w.extendLeases(extending) })
 	leases.Go(func() { w.giveUpStuck(extending) })
 	outputs.Go(func() {

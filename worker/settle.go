@@ -107,6 +107,9 @@ func (p *publisher) postValue(o *outcome) {
 
 // deliver publishes what is posted, and tries again what the broker refuses.
 func (p *publisher) deliver() error {
+	for i := range p.posts.topics[:p.posts.used] {
+		p.clients.note(p.posts.topics[i].topic)
+	}
 	return p.insist(func() error { return p.posts.publish(p.brokerCtx, p.broker) })
 }
 

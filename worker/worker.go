@@ -49,6 +49,7 @@ type Worker struct {
 	holdings  holdings
 	runners   runners
 	cancelled cancelledIDs
+	clients   clients
 	troubles  troubles
 	flow      flow
 	count     counters

@@ -27,6 +27,9 @@ const (
 	Retire Op = "retire"
 	// Drain makes a worker finish what it has begun, give back the rest, and end.
 	Drain Op = "drain"
+	// Attend says that the client whose reply topic is Order.ReplyTo has come. It is not
+	// answered.
+	Attend Op = "attend"
 	// Pause and Resume make workers look whether the queue is paused, and say what to
 	// believe if they cannot see it.
 	Pause  Op = "pause"
@@ -70,6 +73,9 @@ func ReadOrder(body []byte) (o Order, ok bool) {
 	switch o.Op {
 	case Cancel:
 		return o, o.Cancel != ""
+	case Attend:
+		_, ok := ClientOf(o.ReplyTo)
+		return o, ok
 	case Report, Scale, Retire, Drain, Pause, Resume:
 		return o, o.ID != "" && (o.ReplyTo == "" || millrace.CheckName(o.ReplyTo) == nil)
 	}

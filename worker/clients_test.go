@@ -1,0 +1,129 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/millrace/millrace"
+	"github.com/millrace/millrace/internal/control"
+	"github.com/millrace/millrace/worker"
+)
+
+const (
+	clientID    = "abcdefghijklmnop"
+	clientReply = "reply." + clientID
+)
+
+var silent = worker.HandlerFunc(func(context.Context, *worker.Task) ([]byte, error) { return nil, nil })
+
+// client is what a client has on the broker.
+type client struct {
+	*rig
+	presence millrace.Subscription
+}
+
+func (r *rig) client() *client {
+	r.Helper()
+	if err := r.broker.Declare(r.Context(), clientReply, control.ReplyChannel); err != nil {
+		r.Fatal(err)
+	}
+	c := &client{rig: r}
+	c.come()
+	return c
+}
+
+func (c *client) come() {
+	c.Helper()
+	var err error
+	c.presence, err = c.broker.Subscribe(c.Context(), control.Topic(queue), control.ClientChannel(clientID), millrace.SubscribeOptions{})
+	if err != nil {
+		c.Fatal(err)
+	}
+}
+
+func (c *client) die() {
+	c.Helper()
+	if err := c.presence.Close(); err != nil {
+		c.Fatal(err)
+	}
+}
+
+func (c *client) hasTopic() bool {
+	c.Helper()
+	_, err := c.broker.Broker.Depth(c.Context(), clientReply, control.ReplyChannel)
+	if err != nil && !errors.Is(err, millrace.ErrNotFound) {
+		c.Fatal(err)
+	}
+	return err == nil
+}
+
+func TestTheReplyTopicOfAClientThatNeverComesBackIsRemoved(t *testing.T) {
+	for name, begin := range map[string]func(*client){
+		"which was answered": func(c *client) { c.publish(queue, "a", "id", "job-0", "reply-to", clientReply) },
+		"which asked nothing": func(c *client) {
+			hello := control.Order{Op: control.Attend, ReplyTo: clientReply}
+			if err := c.broker.Publish(c.Context(), control.Topic(queue), hello.Encode()); err != nil {
+				c.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, silent, worker.Config{}, func(r *rig) {
+				c := r.client()
+				begin(c)
+				time.Sleep(time.Hour)
+				r.equal("its topic while it lives", c.hasTopic(), true)
+				c.die()
+				time.Sleep(15 * time.Second)
+				r.equal("its topic soon after its death", c.hasTopic(), true)
+				time.Sleep(25 * time.Second)
+				r.equal("its topic", c.hasTopic(), false)
+				r.publish(clientReply, "by a worker that did not know")
+				time.Sleep(15 * time.Second)
+				_, err := r.broker.Broker.Depth(r.Context(), clientReply, control.ReplyChannel)
+				r.equal("its topic after that", errors.Is(err, millrace.ErrNotFound), true)
+			})
+		})
+	}
+}
+
+func TestABrokerThatCannotBeAskedSaysNothingAboutClients(t *testing.T) {
+	inBubble(t, silent, worker.Config{}, func(r *rig) {
+		c := r.client()
+		r.publish(queue, "a", "id", "job-0", "reply-to", clientReply)
+		synctest.Wait()
+		r.broker.set(func(b *tapped) { b.blind = errors.New("who knows") })
+		c.die()
+		time.Sleep(time.Hour)
+		r.equal("its topic", c.hasTopic(), true)
+	})
+}
+
+func TestTasksOfAClientThatIsGoneAreDroppedUntilItComesBack(t *testing.T) {
+	ran := 0
+	h := worker.HandlerFunc(func(context.Context, *worker.Task) ([]byte, error) {
+		ran++
+		return nil, nil
+	})
+	inBubble(t, h, worker.Config{Replicas: 1}, func(r *rig) {
+		c := r.client()
+		ask := func(id string) {
+			r.publish(queue, "a", "id", id, "reply-to", clientReply)
+			synctest.Wait()
+		}
+		ask("job-0")
+		r.equal("runs while it lives", ran, 1)
+		c.die()
+		time.Sleep(40 * time.Second)
+		ask("job-1")
+		r.equal("runs after its death", ran, 1)
+		r.equal("left in the queue", r.depth(), millrace.Depth{})
+		c.come()
+		time.Sleep(11 * time.Second)
+		ask("job-1")
+		r.equal("runs after its return", ran, 2)
+	})
+}
