@@ -76,8 +76,7 @@ func (b *broker) Declare(ctx context.Context, topic, channel string) error {
 	if channel == "" {
 		return b.keep(ctx, topic)
 	}
-	_, err := b.channel(ctx, topic, channel, millrace.DefaultLease)
-	if err != nil {
+	if err := b.channel(ctx, topic, channel, millrace.DefaultLease); err != nil {
 		return fmt.Errorf("declare channel %s of topic %s: %w", channel, topic, err)
 	}
 	return nil

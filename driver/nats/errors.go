@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"slices"
 
 	natsio "github.com/nats-io/nats.go"
@@ -32,10 +34,15 @@ func passes(err error) bool {
 	if errors.As(err, &api) {
 		return passing(api)
 	}
+	var broken *net.OpError // of a connection that breaks just now
+	if errors.As(err, &broken) {
+		return true
+	}
 	for _, passing := range []error{
 		context.DeadlineExceeded, // of one attempt
 		natsio.ErrTimeout, natsio.ErrNoResponders, natsio.ErrDisconnected,
 		natsio.ErrConnectionReconnecting, natsio.ErrReconnectBufExceeded, natsio.ErrStaleConnection,
+		net.ErrClosed, io.EOF,
 	} {
 		if errors.Is(err, passing) {
 			return true

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,6 +41,7 @@ type link struct {
 	up      bool          // there is a connection
 	closed  bool          // and there will not be one again
 	trouble error         // what went wrong last
+	denial  denial        // what was not permitted last
 	changed chan struct{} // closed when up or closed changes
 	// session ends with the connection that there is: nobody gets an answer then to what
 	// he asked before.
@@ -75,7 +77,7 @@ func dial(ctx context.Context, t target, renewed func()) (*link, error) {
 	l.nc = nc
 	l.set(true, nil)
 	if l.js, err = jetstream.New(nc); err == nil {
-		err = once(ctx, l.session, func(ctx context.Context) error {
+		err = l.once(ctx, l.session, func(ctx context.Context) error {
 			_, err := l.js.AccountInfo(ctx)
 			return err
 		})
@@ -105,8 +107,12 @@ func (t *target) refusal(ctx context.Context, err, dialing error) error {
 		return fmt.Errorf("%s does not let us in %s: are user and password right, as in nats://user:password@host? (%w)", t.hosts, who, err)
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return fmt.Errorf("%s has no JetStream, which holds the messages: start nats-server with -js, and enable it for the account (%w)", t.hosts, err)
+	case errors.Is(err, natsio.ErrPermissionViolation):
+		return fmt.Errorf("%s does not let us use JetStream %s: permit $JS.>, _INBOX.> and millrace.> (%w)", t.hosts, who, err)
 	case errors.Is(err, natsio.ErrSecureConnWanted):
 		return fmt.Errorf("%s has no TLS, and the URL insists on it (%w)", t.hosts, err)
+	case errors.Is(err, natsio.ErrTLS), strings.Contains(err.Error(), "remote error: tls"):
+		return fmt.Errorf("%s does not like our side of TLS: does it want a certificate of ours, cert=FILE&key=FILE? (%w)", t.hosts, err)
 	case errors.Is(err, natsio.ErrNoServers) && dialing != nil:
 		return fmt.Errorf("no NATS server at %s: %w", t.hosts, dialing)
 	case errors.Is(err, context.DeadlineExceeded):
@@ -135,12 +141,31 @@ func (l *link) mended(*natsio.Conn) {
 	l.renewed()
 }
 
-// objected is called with what the server objects to and does not answer: a request that
-// is not permitted is waited for until its context ends.
+// denial is what the server did not permit, and when it said so.
+type denial struct {
+	err error
+	at  time.Time
+}
+
+// objected is called with what the server objects to and does not answer, such as a
+// request that is not permitted.
 func (l *link) objected(_ *natsio.Conn, _ *natsio.Subscription, err error) {
 	if errors.Is(err, natsio.ErrPermissionViolation) {
-		l.note(err)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.denial = denial{err, time.Now()}
 	}
+}
+
+// denied returns err, or if the server has not permitted something since then, which is
+// why there was no answer, that.
+func (l *link) denied(since time.Time, err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil && l.denial.err != nil && l.denial.at.After(since) {
+		return l.denial.err
+	}
+	return err
 }
 
 // note keeps what went wrong, for whoever has to say what he waits for.
@@ -235,8 +260,6 @@ func (l *link) gaveUp(ctx context.Context, last error) error {
 		return fmt.Errorf("waited for the connection to %s: %w", l.hosts, cause)
 	case last != nil:
 		return fmt.Errorf("waited for %s (%w): %w", l.hosts, last, cause)
-	case trouble != nil: // such as a permission that is missing
-		return fmt.Errorf("waited for %s (%w): %w", l.hosts, trouble, cause)
 	}
 	return cause
 }
@@ -249,7 +272,7 @@ func (l *link) call(ctx context.Context, request func(ctx context.Context) error
 		if err != nil {
 			return err
 		}
-		if err = once(ctx, session, request); err == nil || !passes(err) {
+		if err = l.once(ctx, session, request); err == nil || !passes(err) {
 			return err
 		}
 		if err := l.sleep(ctx, n, err); err != nil {
@@ -260,11 +283,12 @@ func (l *link) call(ctx context.Context, request func(ctx context.Context) error
 
 // once makes a request, and waits for the answer for some time, and no longer than there
 // is the connection on which it would come.
-func once(ctx, session context.Context, request func(ctx context.Context) error) error {
+func (l *link) once(ctx, session context.Context, request func(ctx context.Context) error) error {
 	attempt, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	defer context.AfterFunc(session, cancel)()
-	err := request(attempt)
+	start := time.Now()
+	err := l.denied(start, request(attempt))
 	switch {
 	case err != nil && session.Err() != nil:
 		return context.Cause(session)

@@ -29,8 +29,7 @@ func (s *subscription) join(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	s.pull.ackWait, err = s.broker.channel(ctx, s.topic, s.channel, s.lease)
-	if err != nil && s.presence != nil {
+	if err = s.broker.channel(ctx, s.topic, s.channel, s.lease); err != nil && s.presence != nil {
 		_ = s.presence.Unsubscribe()
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -169,7 +170,7 @@ func (p *publisher) send(ctx, session context.Context, w *batch, subject string,
 			return context.Cause(session)
 		case <-silence.C:
 			if _, heard, _ := p.progress(w); time.Since(heard) >= requestTimeout {
-				return natsio.ErrTimeout
+				return p.link.denied(heard, natsio.ErrTimeout)
 			}
 		}
 	}
@@ -202,7 +203,14 @@ func (p *publisher) sendOne(w *batch, i int, subject string, m *millrace.Message
 	reply = strconv.AppendInt(append(reply, '.'), int64(i), 36)
 	msg := natsio.Msg{Subject: subject, Reply: string(reply), Header: natsio.Header{}, Data: m.Body}
 	enclose(msg.Header, m, string(id))
-	return p.link.nc.PublishMsg(&msg)
+	switch err := p.link.nc.PublishMsg(&msg); {
+	case errors.Is(err, natsio.ErrMaxPayload): // it has become smaller since we looked
+		return fmt.Errorf("%w (%w)", millrace.ErrTooLarge, err)
+	case errors.Is(err, natsio.ErrConnectionClosed):
+		return fmt.Errorf("%w (%w)", millrace.ErrClosed, err)
+	default:
+		return err
+	}
 }
 
 // acknowledged is called with each answer, one after the other.

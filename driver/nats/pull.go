@@ -24,7 +24,7 @@ const (
 	// been deleted while there was no connection.
 	missesUntilGone = 3
 	// overFor is how long more may be ready than may be held, before it is given back.
-	overFor = 100 * time.Millisecond
+	overFor = 200 * time.Millisecond
 )
 
 // pull is what a subscription knows of its requests. The subscription's mu guards it.
@@ -38,7 +38,7 @@ type pull struct {
 	looked  time.Time     // when the channel was looked at last
 	misses  int           // how often in a row it was not there
 	tries   int           // how often in a row looking has failed
-	ackWait time.Duration // of the channel
+	ackWait time.Duration // of the channel; 0 while that is not known
 	alive   time.Time     // when stayAlive said so last
 	over    time.Time     // since when more is ready than may be held; zero when not
 }
@@ -194,7 +194,7 @@ func (s *subscription) look(now time.Time) bool {
 	gone := isNotFound(err)
 	if gone && millrace.Ephemeral(s.channel) {
 		// It has not outlived the time without us, and is what it was when it is new.
-		if _, err = s.broker.channel(ctx, s.topic, s.channel, s.lease); err == nil {
+		if err = s.broker.channel(ctx, s.topic, s.channel, s.lease); err == nil {
 			info, err = s.broker.look(ctx, s.topic, s.channel)
 		}
 		gone = false
@@ -254,7 +254,12 @@ func (s *subscription) openInbox() bool {
 	_ = sub.SetPendingLimits(-1, -1) // there are as many as we ask for
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pull.inbox, s.pull.asked, s.pull.heard = in, 0, time.Now()
+	p := &s.pull
+	p.inbox, p.asked, p.heard = in, 0, time.Now()
+	// While we asked for nothing, somebody may have settled on another lease for the
+	// channel. He does not any more once we have asked, so that is when to look.
+	p.ackWait, p.looked = 0, time.Time{}
+	signal(s.kicked)
 	return true
 }
 

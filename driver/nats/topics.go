@@ -118,40 +118,40 @@ func (b *broker) hold(ctx context.Context, topic string, do func() error) error 
 
 func isChannel(consumer string) bool { return !isHolder(consumer) }
 
-// channel creates the topic and the channel if need be, and returns how long the server
-// waits for an ack: the lease, unless somebody else uses the channel with another.
-func (b *broker) channel(ctx context.Context, topic, channel string, lease time.Duration) (ackWait time.Duration, err error) {
+// channel creates the topic and the channel if need be. The server is to wait for acks as
+// long as the lease, unless somebody uses the channel with another.
+func (b *broker) channel(ctx context.Context, topic, channel string, lease time.Duration) error {
 	for n := 0; ; n++ {
-		ackWait, err := b.tryChannel(ctx, topic, channel, lease)
+		err := b.tryChannel(ctx, topic, channel, lease)
 		if !isNotFound(err) {
-			return ackWait, err
+			return err
 		}
 		// Somebody deletes it at the same time. We may have taken away the holder that he
 		// had put up, seeing the channel, so it must be there in the end.
 		if err := b.link.sleep(ctx, n, err); err != nil {
-			return 0, err
+			return err
 		}
 	}
 }
 
-func (b *broker) tryChannel(ctx context.Context, topic, channel string, lease time.Duration) (ackWait time.Duration, err error) {
+func (b *broker) tryChannel(ctx context.Context, topic, channel string, lease time.Duration) error {
 	if _, err := b.stream(ctx, topic); err != nil {
-		return 0, err
+		return err
 	}
 	names, err := b.consumers(ctx, topic)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if !slices.Contains(names, Consumer(channel)) {
 		first := !slices.ContainsFunc(names, isChannel)
 		if err := b.createConsumer(ctx, topic, channelConfig(channel, lease, first)); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	for _, name := range names {
 		if isHolder(name) {
 			if err := b.deleteConsumer(ctx, topic, name); err != nil {
-				return 0, err
+				return err
 			}
 		}
 	}
@@ -179,17 +179,17 @@ func channelConfig(channel string, lease time.Duration, first bool) jetstream.Co
 }
 
 // settleOn makes the lease the channel's own when nobody uses it with another.
-func (b *broker) settleOn(ctx context.Context, topic, channel string, lease time.Duration) (ackWait time.Duration, err error) {
+func (b *broker) settleOn(ctx context.Context, topic, channel string, lease time.Duration) error {
 	info, err := b.look(ctx, topic, channel)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if info.Config.AckWait == lease || info.NumWaiting > 0 || info.NumAckPending > 0 {
-		return info.Config.AckWait, nil
+		return nil
 	}
 	cfg := info.Config
 	cfg.AckWait = lease
-	return lease, b.link.call(ctx, func(ctx context.Context) error {
+	return b.link.call(ctx, func(ctx context.Context) error {
 		_, err := b.link.js.UpdateConsumer(ctx, Stream(topic), cfg)
 		return err
 	})
