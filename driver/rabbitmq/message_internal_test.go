@@ -145,6 +145,22 @@ func TestAReplyToThatIsNoTopicHasAnAlias(t *testing.T) {
 	}
 }
 
+// A copy of a task may be delivered to another process, or a program in another language.
+func TestCopiesHaveTheQueueInPlaceOfItsAlias(t *testing.T) {
+	b := &Broker{}
+	b.maxSize.Store(maxSize)
+	b.maxHeaders.Store(1 << 10)
+	const queue = "amq.rabbitmq.reply-to.g1h+/="
+	m := millrace.Message{Headers: b.replies.note(millrace.Headers(nil).Append("reply-to", queue))}
+	letters, _, err := b.letters(letter{}, "", []millrace.Message{m})
+	if err != nil || letters[0].message.ReplyTo != queue {
+		t.Errorf("what is published has the reply-to %q (%v)", letters[0].message.ReplyTo, err)
+	}
+	if l := b.copyOf(&holding{d: millrace.Delivery{Message: m}}); l.message.ReplyTo != queue {
+		t.Errorf("what is delayed has the reply-to %q", l.message.ReplyTo)
+	}
+}
+
 func TestNamesAreForgottenWhenThereAreTooMany(t *testing.T) {
 	var n names
 	n.add("used")

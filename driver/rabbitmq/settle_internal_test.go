@@ -134,6 +134,32 @@ func TestTheServerIsToldWhatWasDecided(t *testing.T) {
 	})
 }
 
+// A lease that has ended is lost from that moment, not from when it is given back.
+func TestALeaseEndsAtItsTime(t *testing.T) {
+	var hs holdings
+	for range 2 {
+		h := hs.fresh()
+		h.from = &consumer{}
+		hs.add(h)
+	}
+	start := time.Now()
+	ds := make([]millrace.Delivery, 2)
+	hs.hand(ds[:1], start.Add(time.Second))
+	hs.hand(ds[1:], start.Add(2*time.Second))
+	if found, lost := hs.find(ds, start.Add(time.Second)); len(found) != 1 || !slices.Equal(lost, []int{0}) {
+		t.Errorf("after a second %d are held, %v lost", len(found), lost)
+	}
+	if expired := hs.takeExpired(start.Add(999 * time.Millisecond)); len(expired) != 0 {
+		t.Error("one is given back too early")
+	}
+	if expired := hs.takeExpired(start.Add(time.Second)); len(expired) != 1 || expired[0].d.Tag != ds[0].Tag {
+		t.Errorf("%d are given back after a second", len(expired))
+	}
+	if expired := hs.takeExpired(start.Add(2 * time.Second)); len(expired) != 1 || len(hs.all) != 0 {
+		t.Errorf("%d more are given back after two", len(expired))
+	}
+}
+
 // What is late from one consumer is handed out in the server's order.
 func TestDeliveriesOfSeveralConsumersAreInOrder(t *testing.T) {
 	var hs holdings

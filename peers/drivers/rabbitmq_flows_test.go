@@ -141,7 +141,7 @@ func rabbitDelays(t *testing.T, r *rabbit) {
 			Headers: millrace.Headers(nil).Append("k", "v"), Body: []byte(delays[i].String()), Delay: delays[i],
 		})
 	}
-	u.must(u.Publish(u.Context(), "gone", slices.Repeat(msgs, 10)...))
+	u.must(u.Publish(u.Context(), "gone", slices.Repeat(msgs, 50)...))
 	u.publish("gone", "nacked")
 	u.must(gone.Nack(u.Context(), time.Second, u.receive(gone, 1)...))
 	u.must(u.Delete(u.Context(), "gone", ""))
@@ -207,6 +207,48 @@ func rabbitFirstChannel(t *testing.T, r *rabbit) {
 	u.nothing(c, 100*time.Millisecond)
 }
 
+// Who lets a lease end and does not receive gets nothing until it does: nor does what it was sent
+// go back and forth.
+func rabbitDeaf(t *testing.T, r *rabbit) {
+	const lease = 500 * time.Millisecond
+	url := r.vhost(t)
+	u := r.user(t, url)
+	deaf := u.subscribe("t", "c", millrace.SubscribeOptions{Lease: lease})
+	u.publish("t", "1", "2")
+	u.receive(deaf, 1)
+	time.Sleep(5 * lease)
+	u.publish("t", "3")
+	other := u.subscribe("t", "c", millrace.SubscribeOptions{})
+	ds := u.receive(other, 3)
+	u.wantBodies(ds, "1", "2", "3")
+	for _, d := range ds {
+		if d.Attempt > 2 {
+			t.Errorf("%s comes for the %d. time", d.Body, d.Attempt)
+		}
+	}
+	u.must(other.Close())
+	u.receive(deaf, 3)
+}
+
+// Who is paused gives back what it was sent and has not received.
+func rabbitPaused(t *testing.T, r *rabbit) {
+	u := r.user(t, r.vhost(t))
+	paused := u.subscribe("t", "c", millrace.SubscribeOptions{})
+	u.publish("t", "1", "2", "3")
+	rabbitEventually(t, "they are sent", func() bool {
+		d, err := u.Depth(t.Context(), "t", "c")
+		return err == nil && d == (millrace.Depth{InFlight: 3})
+	})
+	paused.SetPrefetch(0)
+	other := u.subscribe("t", "c", millrace.SubscribeOptions{})
+	u.wantBodies(u.receive(other, 3), "1", "2", "3")
+	paused.SetPrefetch(1)
+	u.publish("t", "4")
+	u.must(other.Close())
+	u.receive(paused, 1)
+	u.nothing(paused, 100*time.Millisecond)
+}
+
 // What other processes hold is counted; that other programs hold something is said.
 func rabbitCensus(t *testing.T, r *rabbit) {
 	url := r.vhost(t)
@@ -233,7 +275,8 @@ func rabbitCensus(t *testing.T, r *rabbit) {
 	// What a process that subscribes has delayed counts too, once, and until it comes.
 	again := two.subscribe("t", "c", millrace.SubscribeOptions{Prefetch: 2})
 	two.must(again.Nack(t.Context(), time.Minute, two.receive(again, 2)...))
-	wantDepth(millrace.Depth{InFlight: 4, Deferred: 2})
+	asks.must(asks.Publish(t.Context(), "t", millrace.Message{Delay: time.Minute}))
+	wantDepth(millrace.Depth{InFlight: 4, Deferred: 3})
 
 	ch := foreignChannel(t, url)
 	if err := ch.Qos(1, 0, false); err != nil {

@@ -54,6 +54,8 @@ func TestRabbitMQ(t *testing.T) {
 			{"messages of others", rabbitForeignMessages},
 			{"delays", rabbitDelays},
 			{"the first channel", rabbitFirstChannel},
+			{"a deaf subscription", rabbitDeaf},
+			{"a paused subscription", rabbitPaused},
 			{"a census", rabbitCensus},
 			{"a deleted topic", rabbitDeletedTopic},
 			{"long deliveries", rabbitLongTasks},
