@@ -93,7 +93,7 @@ func rabbitTasks(t *testing.T, r *rabbit) {
 			t.Fatal(err)
 		}
 		inputs := func(yield func(string) bool) {
-			for i := 0; i < total && yield(strconv.Itoa(i)); i++ { //nolint:revive // it is all in the head
+			for i := 0; i < total && yield(strconv.Itoa(i)); i++ {
 			}
 		}
 		start := time.Now()
@@ -239,9 +239,13 @@ func rabbitPaused(t *testing.T, r *rabbit) {
 		d, err := u.Depth(t.Context(), "t", "c")
 		return err == nil && d == (millrace.Depth{InFlight: 3})
 	})
+	start := time.Now()
 	paused.SetPrefetch(0)
 	other := u.subscribe("t", "c", millrace.SubscribeOptions{})
 	u.wantBodies(u.receive(other, 3), "1", "2", "3")
+	if took := time.Since(start); took > rabbitTimeout/2 {
+		t.Errorf("they came after %v", took)
+	}
 	paused.SetPrefetch(1)
 	u.publish("t", "4")
 	u.must(other.Close())
