@@ -19,12 +19,21 @@ import (
 	"github.com/millrace/millrace/broker"
 )
 
+// cutOff counts consumers that never read and were cut off.
+var cutOff atomic.Int64
+
 // The clients of nightmares. Each gets a connection and does its worst until it is cut off
 // or the context ends.
 var hostile = map[string]func(ctx context.Context, c net.Conn){
 	"a consumer that never reads": func(ctx context.Context, c net.Conn) {
-		_, _ = io.WriteString(c, magic+"SUB big c\nRDY 2500\n")
-		<-ctx.Done()
+		_, err := io.WriteString(c, magic+"SUB big c\nRDY 2500\n")
+		for err == nil && ctx.Err() == nil {
+			breathe()
+			_, err = io.WriteString(c, "NOP\n") // it is alive, after all
+		}
+		if ctx.Err() == nil {
+			cutOff.Add(1)
+		}
 	},
 	"a publisher that never reads": func(ctx context.Context, c net.Conn) {
 		_, _ = io.WriteString(c, magic)
@@ -154,6 +163,9 @@ func TestHostileClientsHarmNobody(t *testing.T) {
 	t.Logf("%d hostile connections; somebody else was answered %d times, at the slowest in %v; at most %d MB of heap", connections.Load(), served, slowest, most>>20)
 	if served < 10 || slowest > mostAnswerIn {
 		t.Errorf("somebody else was answered %d times, at the slowest in %v", served, slowest)
+	}
+	if cutOff.Load() == 0 {
+		t.Error("who never reads is never cut off")
 	}
 	if most > mostHeap && !raceEnabled {
 		t.Errorf("%d MB of heap", most>>20)
