@@ -28,31 +28,48 @@ const (
 type clients struct {
 	anyGone atomic.Bool // until then isGone needs no lock
 
-	mu     sync.Mutex     // protects missed; never held while waiting or calling
-	missed map[string]int // by reply topic: how many looks in a row have missed the client
+	mu    sync.Mutex             // protects known; never held while waiting or calling
+	known map[string]knownClient // by reply topic
 }
 
-// note remembers whose reply topic it is. One that is to be removed is removed later.
-func (c *clients) note(replyTo string) {
-	if _, ok := control.ClientOf(replyTo); !ok {
-		return
-	}
+type knownClient struct {
+	missed int       // how many looks in a row have missed it
+	seen   time.Time // when it was last known to be there; zero: never
+}
+
+// came notes that the client has said that it is there.
+func (c *clients) came(replyTo string, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	missed, known := c.missed[replyTo]
-	switch {
-	case known:
-		c.missed[replyTo] = min(missed, goneAfter)
-		return
-	case c.missed == nil:
-		c.missed = make(map[string]int)
-	case len(c.missed) >= maxClients:
-		for other := range c.missed { // any
-			delete(c.missed, other)
+	c.keep(replyTo, knownClient{seen: now})
+}
+
+// note remembers a client that is answered, and returns when it was last known to be there.
+// If it is gone it will be looked for again: the answer may make a topic.
+func (c *clients) note(replyTo string) (seen time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.known[replyTo]
+	k.missed = min(k.missed, goneAfter)
+	c.keep(replyTo, k)
+	return k.seen
+}
+
+// keep remembers what is known of a client. The caller holds mu.
+func (c *clients) keep(replyTo string, k knownClient) {
+	if c.known == nil {
+		c.known = make(map[string]knownClient)
+	}
+	if _, ok := c.known[replyTo]; !ok && len(c.known) >= maxClients {
+		for other := range c.known { // any
+			delete(c.known, other)
 			break
 		}
 	}
-	c.missed[replyTo] = 0
+	c.known[replyTo] = k
+	if k.missed >= goneAfter {
+		c.anyGone.Store(true)
+	}
 }
 
 // isGone says whether nobody waits for what is sent to the topic.
@@ -62,14 +79,14 @@ func (c *clients) isGone(replyTo string) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.missed[replyTo] >= goneAfter
+	return c.known[replyTo].missed >= goneAfter
 }
 
 func (c *clients) all() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	topics := make([]string, 0, len(c.missed))
-	for topic := range c.missed {
+	topics := make([]string, 0, len(c.known))
+	for topic := range c.known {
 		topics = append(topics, topic)
 	}
 	return topics
@@ -77,23 +94,27 @@ func (c *clients) all() []string {
 
 // looked notes whether the client was there, and returns whether its reply topic is to be
 // removed.
-func (c *clients) looked(replyTo string, there bool) (remove bool) {
+func (c *clients) looked(replyTo string, there bool, now time.Time) (remove bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	missed := c.missed[replyTo] + 1
-	switch {
-	case there:
-		missed = 0
-	case missed > forgetAfter:
-		delete(c.missed, replyTo)
-		return true
-	}
-	c.missed[replyTo] = missed
-	if missed < goneAfter {
+	if there {
+		c.keep(replyTo, knownClient{seen: now})
 		return false
 	}
-	c.anyGone.Store(true)
-	return true
+	k := c.known[replyTo]
+	if k.missed++; k.missed > forgetAfter {
+		delete(c.known, replyTo)
+		return true
+	}
+	c.keep(replyTo, k)
+	return k.missed >= goneAfter
+}
+
+// gone notes that the client has removed its reply topic.
+func (c *clients) gone(replyTo string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.keep(replyTo, knownClient{missed: goneAfter})
 }
 
 // watchClients looks again and again which clients are still there, until ctx ends.
@@ -122,7 +143,32 @@ func (w *Worker) lookForClient(ctx context.Context, replyTo string) {
 	if err != nil && !missing {
 		return
 	}
-	if w.clients.looked(replyTo, !missing) {
+	if w.clients.looked(replyTo, !missing, time.Now()) {
 		_ = w.broker.Delete(ctx, replyTo, "") // else the next look does it, or another worker
 	}
+}
+
+// isWanted says whether somebody waits for what is published to the topic. It asks the broker
+// when it has not known for a whole lease that the client is there, as when this process was
+// stopped: then others have answered the tasks, the client may be done, and publishing would
+// make a topic that nobody ever reads.
+func (w *Worker) isWanted(ctx context.Context, topic string) bool {
+	if _, ok := control.ClientOf(topic); !ok {
+		return true
+	}
+	now := time.Now()
+	if now.Sub(w.clients.note(topic)) < w.cfg.Lease {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	_, err := w.broker.Depth(ctx, topic, control.ReplyChannel)
+	switch {
+	case err == nil:
+		w.clients.looked(topic, true, now)
+	case errors.Is(err, millrace.ErrNotFound):
+		w.clients.gone(topic)
+		return false
+	}
+	return true
 }

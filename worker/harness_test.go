@@ -91,6 +91,13 @@ func (b *tapped) Depth(ctx context.Context, topic, channel string) (millrace.Dep
 	return b.Broker.Depth(ctx, topic, channel)
 }
 
+func (b *tapped) Delete(ctx context.Context, topic, channel string) error {
+	if err := b.note("delete %s %s", topic, channel); err != nil {
+		return err
+	}
+	return b.Broker.Delete(ctx, topic, channel)
+}
+
 func (b *tapped) Declare(ctx context.Context, topic, channel string) error {
 	if err := b.note("declare %s %s", topic, channel); err != nil {
 		return err

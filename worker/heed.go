@@ -54,7 +54,7 @@ func (w *Worker) hear(d *millrace.Delivery) {
 	case o.Op == control.Cancel:
 		w.cancel(o.Cancel)
 	case o.Op == control.Attend:
-		w.clients.note(o.ReplyTo)
+		w.clients.came(o.ReplyTo, time.Now())
 	default:
 		age := time.Since(time.Unix(0, d.Published))
 		select {

@@ -108,7 +108,9 @@ func (p *publisher) postValue(o *outcome) {
 // deliver publishes what is posted, and tries again what the broker refuses.
 func (p *publisher) deliver() error {
 	for i := range p.posts.topics[:p.posts.used] {
-		p.clients.note(p.posts.topics[i].topic)
+		if t := &p.posts.topics[i]; len(t.posts) > 0 && !p.isWanted(p.brokerCtx, t.topic) {
+			t.drop(len(t.posts))
+		}
 	}
 	return p.insist(func() error { return p.posts.publish(p.brokerCtx, p.broker) })
 }
