@@ -35,8 +35,10 @@ func TestAChannelThatCouldNotBeDeletedCanBeDeletedAgain(t *testing.T) {
 				b.channel("t", "c")
 				b.publish("t", "a")
 				broken.Store(true)
-				if b.DeleteChannel("t", "c") == nil || b.DeleteChannel("t", "c") == nil {
-					t.Error("it was deleted on a broken disk")
+				for range 2 {
+					if b.DeleteChannel("t", "c") == nil {
+						t.Error("it was deleted on a broken disk")
+					}
 				}
 				broken.Store(false)
 				b.must(b.DeleteChannel("t", "c"))
@@ -56,8 +58,10 @@ func TestATopicThatCouldNotBeDeletedDoesNotComeBack(t *testing.T) {
 				b.channel("t", "c")
 				b.publish("t", "a")
 				broken.Store(true)
-				if b.DeleteTopic("t") == nil || b.DeleteTopic("t") == nil {
-					t.Error("it was deleted on a broken disk")
+				for range 2 {
+					if b.DeleteTopic("t") == nil {
+						t.Error("it was deleted on a broken disk")
+					}
 				}
 				if err := b.Publish("t", messages("b")); err == nil {
 					t.Error("another has its name, before it is gone")
