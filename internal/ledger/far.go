@@ -140,8 +140,8 @@ func (c *Census) Found(ds []Deferral) {
 // returns how many messages that were: better early than never. How often they were
 // delivered is not known any more.
 func (l *Ledger) Abandon(c *Census) (n int) {
-	for _, s := range c.missing.runs(0, endOfSeqs) {
-		for seq := s.lo; seq < s.hi; seq++ {
+	for b := range c.missing.inOrder(0, endOfSeqs) {
+		for seq := range b.members() {
 			if l.far.remove(seq) {
 				l.journal.far.remove(seq)
 				l.park(parked{givenBack, seq, 0})
@@ -208,11 +208,10 @@ func (l *Ledger) restoreFar() {
 		for _, s := range l.beyond {
 			l.far.removeRange(s.lo, s.hi)
 		}
-		for _, s := range l.far.runs(l.cursor, endOfSeqs) {
-			for seq := s.lo; seq < s.hi; seq++ {
-				l.ahead.add(seq)
-			}
+		for b := range l.far.inOrder(l.cursor, endOfSeqs) {
+			l.ahead.addBlock(b) // it is empty
 		}
+		l.ahead.removeRange(0, l.cursor)
 	}
 	l.setRuns(l.runs)
 }
