@@ -18,6 +18,9 @@ import (
 //
 // Should the subscription die, the copy is in that queue again, where messages may stay for one second
 // only, and then go back to the channel's own. A queue that nobody consumes any more goes after a minute.
+//
+// A server that is short of memory or disk takes no copies. Should that last for the other two thirds of
+// consumer_timeout, the delivery is cut off after all, and delivered again.
 const (
 	movedStays   = time.Second
 	queueStays   = time.Minute
