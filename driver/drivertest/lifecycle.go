@@ -189,27 +189,26 @@ func concurrent(s *suite) {
 	ctx, cancel := context.WithTimeout(s.Context(), 10*time.Second+s.h.Slack)
 	defer cancel()
 	settle := make(chan millrace.Delivery, publishers*each)
-	var mu sync.Mutex
+	var receivers sync.WaitGroup
+	var mu sync.Mutex // guards got
 	var got []millrace.Delivery
 	for range 3 {
-		wg.Go(func() {
+		receivers.Go(func() {
 			var buf [4]millrace.Delivery
 			for {
 				n, err := sub.Receive(ctx, buf[:])
 				if err != nil {
-					return // all is there
+					return // all is there, or it takes too long
 				}
-				mu.Lock()
-				got = append(got, buf[:n]...)
-				all := len(got) == publishers*each
-				mu.Unlock()
 				for _, d := range buf[:n] {
 					settle <- d
 				}
-				if all {
-					close(settle)
+				mu.Lock()
+				got = append(got, buf[:n]...)
+				if len(got) == publishers*each {
 					cancel()
 				}
+				mu.Unlock()
 			}
 		})
 		wg.Go(func() {
@@ -221,12 +220,8 @@ func concurrent(s *suite) {
 			}
 		})
 	}
-	<-ctx.Done()
-	mu.Lock()
-	if len(got) != publishers*each {
-		close(settle)
-	}
-	mu.Unlock()
+	receivers.Wait()
+	close(settle)
 	wg.Wait()
 	s.wantBodies(got, numbers(0, publishers*each)...)
 	s.wantDepth("c", millrace.Depth{})
