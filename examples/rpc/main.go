@@ -24,7 +24,10 @@ import (
 	"time"
 
 	"github.com/millrace/millrace"
-	_ "github.com/millrace/millrace/driver/embedded"
+	_ "github.com/millrace/millrace/driver/embedded" // mem: and file:
+	_ "github.com/millrace/millrace/driver/nats"     // nats:
+	_ "github.com/millrace/millrace/driver/nsq"      // nsq: and nsqlookupd:
+	_ "github.com/millrace/millrace/driver/rabbitmq" // amqp: and amqps:
 	"github.com/millrace/millrace/gather"
 	"github.com/millrace/millrace/worker"
 )
