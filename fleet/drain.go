@@ -10,7 +10,7 @@ import (
 
 // silentAfter is after how long a worker that drains and says nothing counts as dead. It is
 // asked each second.
-const silentAfter = 10 * time.Second
+const silentAfter = 5 * time.Second
 
 // Drained is what became of the workers that Drain told to end.
 type Drained struct {

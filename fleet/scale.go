@@ -31,7 +31,8 @@ type Resized struct {
 // Leaving is how many of the replicas that were told to leave finish a task first.
 func (s *Scaled) Leaving() (n int) {
 	for i := range s.Changes {
-		n += s.Changes[i].Worker.Leaving()
+		c := &s.Changes[i]
+		n += max(0, min(c.Worker.Leaving(), c.From-c.To)) // others may leave there too
 	}
 	return n
 }

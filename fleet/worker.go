@@ -48,7 +48,7 @@ type Replica struct {
 	Busy     bool          // it runs a task
 	Task     string        // the task's request id, "" when it has none
 	Running  time.Duration // for how long it has run the task
-	LastBeat time.Duration // since its last heartbeat; 0 for a task without a TTL
+	LastBeat time.Duration // since its last heartbeat; 0 when idle or without a TTL
 	Restarts uint64        // how often it was replaced
 	Leaving  bool          // it takes no more tasks
 }

@@ -39,10 +39,10 @@ func (w *Worker) describe() control.Worker {
 	return d
 }
 
-// lastBeat is how long ago a replica gave a sign of life. Nobody expects one that has no
-// TTL to beat: its sign of life is that its task runs, in a process that says so.
+// lastBeat is how long ago a replica gave a sign of life, 0 where nobody expects one: it is
+// idle, or has no TTL, so that its sign of life is that its task runs.
 func (w *Worker) lastBeat(s supervise.Status, running bool) time.Duration {
-	if w.cfg.TTL == 0 && running {
+	if w.cfg.TTL == 0 || !running {
 		return 0
 	}
 	return s.LastBeat

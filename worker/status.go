@@ -44,8 +44,8 @@ type ReplicaStatus struct {
 	State  supervise.State
 	Task   string    // the request id of the task that it runs, if that has one
 	Since  time.Time // when it began with the task; zero when it runs none
-	// LastBeat is how long ago it gave a sign of life. It is 0 while it runs a task without
-	// having a TTL.
+	// LastBeat is how long ago it gave a sign of life. It is 0 while none is expected: it
+	// runs no task, or has no TTL.
 	LastBeat time.Duration
 	Restarts uint64 // how often it was replaced
 	Leaving  bool   // it takes no more tasks

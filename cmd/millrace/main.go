@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string) int {
 // explain writes an error in one line. The packages' names in it tell a user nothing.
 func explain(err error) string {
 	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
-	for _, name := range []string{"millrace", "broker", "worker", "gather", "task", "door"} {
+	for _, name := range []string{"millrace", "broker", "worker", "gather", "task", "door", "fleet"} {
 		text = strings.TrimPrefix(strings.ReplaceAll(text, ": "+name+": ", ": "), name+": ")
 	}
 	return text

@@ -29,7 +29,7 @@ exactly one result for each input, whatever dies on the way.`,
 	root.SetOut(os.Stdout)
 	root.SetErr(os.Stderr)
 	root.SetFlagErrorFunc(badFlag)
-	root.AddCommand(newMap(), newWork(), newServe(false), newPub(), newSub(), newPeek(), newReplay(), newDead(), newVersion())
+	root.AddCommand(newMap(), newWork(), newTop(), newScale(), newRetire(), newDrain(), newPause(), newResume(), newServe(false), newPub(), newSub(), newPeek(), newReplay(), newDead(), newVersion())
 	return root
 }
 
