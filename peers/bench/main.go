@@ -9,6 +9,8 @@
 // program. The contestants of a row take turns, A B C A B C, and the table has medians;
 // the range stands behind each.
 //
+// The rows about tasks have one more server, RabbitMQ, which must be installed, and nats-server.
+//
 // The ceilings: a server that answers OK to everything, one that only sends messages it
 // has prepared, one that does both, and a loop that appends as many bytes as a batch has to a file and syncs.
 package main
@@ -56,6 +58,13 @@ var parts = map[string]func(args []string) error{
 	"passing-server": servePassing,
 	"latency":        measureLatency,
 	"topics":         publishToTopics,
+	"echo-tasks":     echoTasks,
+	"ask-tasks":      askTasks,
+	"echo-nsq":       echoNSQ,
+	"ask-nsq":        askNSQ,
+	"echo-amqp":      echoAMQP,
+	"ask-amqp":       askAMQP,
+	"nats-server":    serveNATS,
 }
 
 func exit(err error) {
@@ -99,7 +108,7 @@ func run(ctx context.Context) error {
 // table runs the rows and prints each when it is done.
 func (s *setup) table(ctx context.Context) error {
 	title := fmt.Sprintf("medians of %d runs of %v each, 200-byte messages; (least – most)\n", s.runs, s.length)
-	for _, r := range s.rows() {
+	for _, r := range append(s.rows(), s.taskRows()...) {
 		if !s.only.MatchString(r.name) {
 			continue
 		}

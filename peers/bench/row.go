@@ -11,7 +11,8 @@ import (
 // row is one line of the table: contestants that do the same work in turns.
 type row struct {
 	name        string
-	unit        string // "/s", or "ms"
+	unit        string            // "/s", or "ms"
+	units       map[string]string // of figures that have another
 	contestants []*contestant
 	bars        []bar
 }
@@ -25,9 +26,9 @@ type contestant struct {
 	figures map[string][]float64
 }
 
-// bar is what must hold between two contestants.
+// bar is what must hold between two contestants, or for one.
 type bar struct {
-	of, over string  // contestants
+	of, over string  // contestants; without over, ratio is the figure itself
 	figure   string  // which of their figures
 	ratio    float64 // of over's median, that of's must reach
 	atMost   bool    // or must not exceed
@@ -66,7 +67,8 @@ func (r *row) text() string {
 		for _, name := range sortedKeys(c.figures) {
 			figures := c.figures[name]
 			middle := median(figures)
-			line := fmt.Sprintf("  %-26s %-4s %10s%s  (%s – %s)", c.name, name, r.format(middle), r.unit, r.format(slices.Min(figures)), r.format(slices.Max(figures)))
+			unit := r.unitOf(name)
+			line := fmt.Sprintf("  %-26s %-4s %10s%s  (%s – %s)", c.name, name, format(middle, unit), unit, format(slices.Min(figures), unit), format(slices.Max(figures), unit))
 			if base := first.figures[name]; c != first && len(base) > 0 {
 				line = fmt.Sprintf("%-72s %6.2f × %s", line, middle/median(base), first.name)
 			}
@@ -81,7 +83,15 @@ func (r *row) text() string {
 
 // judge says whether the bar is reached.
 func (r *row) judge(b bar) string {
-	of, over := r.median(b.of, b.figure), r.median(b.over, b.figure)
+	of := r.median(b.of, b.figure)
+	if b.over == "" {
+		verdict, unit := "reached", r.unitOf(b.figure)
+		if of < b.ratio {
+			verdict = "MISSED"
+		}
+		return fmt.Sprintf("%s: %s %s is %s%s, wanted at least %s%s", verdict, b.of, b.figure, format(of, unit), unit, format(b.ratio, unit), unit)
+	}
+	over := r.median(b.over, b.figure)
 	ratio := of / over
 	reached, relation := ratio >= b.ratio, "at least"
 	if b.atMost {
@@ -103,9 +113,16 @@ func (r *row) median(contestant, figure string) float64 {
 	panic("no contestant " + contestant)
 }
 
-// format writes a figure in the row's unit: rates in thousands, times with two digits.
-func (r *row) format(f float64) string {
-	if r.unit == "/s" {
+func (r *row) unitOf(figure string) string {
+	if unit, ok := r.units[figure]; ok {
+		return unit
+	}
+	return r.unit
+}
+
+// format writes a figure in its unit: rates in thousands, others with two digits.
+func format(f float64, unit string) string {
+	if unit == "/s" {
 		return fmt.Sprintf("%.1f k", f/1000)
 	}
 	return fmt.Sprintf("%.2f ", f)

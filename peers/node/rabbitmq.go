@@ -179,6 +179,9 @@ func (r *RabbitMQ) Stop() error {
 	return err
 }
 
+// Pid is the id of the process that leads the group of all that the server is.
+func (r *RabbitMQ) Pid() int { return r.cmd.Process.Pid }
+
 // Kill ends the server as nothing else does, and returns when it has ended.
 func (r *RabbitMQ) Kill() error {
 	if r.cmd == nil {
