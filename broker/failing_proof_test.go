@@ -77,7 +77,9 @@ const plenty = 1 << 30
 // log says what has failed.
 func (o *outage) log() string {
 	if o == nil {
-		return " no time"
+		return " nothing"
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	return o.failed
 }

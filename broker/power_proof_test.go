@@ -54,21 +54,22 @@ func powerLosses(t *testing.T, seed uint64, f *outage) {
 			if f != nil {
 				err = f.before(op)
 			}
-			if changes(op.Kind) && !over {
-				calls++
-				if r.IntN(4*steps/moments) == 0 {
-					w.know(func(cs claims) {
-						taken = append(taken, crash{
-							fmt.Sprint("call ", calls, ", ", op, "\nwhat failed:", f.log(), "\n", strings.Join(w.story[max(0, len(w.story)-60):], "\n")), time.Now(), cs.clone(),
-							[]*vfs.Mem{disk.Crash(), disk.CrashKeeping(rand.New(rand.NewPCG(seed, uint64(calls))))}, //nolint:gosec // the same each time
-						})
-					})
+			w.know(func(cs claims) {
+				if !changes(op.Kind) || over {
+					return
 				}
-			}
+				calls++
+				if r.IntN(4*steps/moments) > 0 {
+					return
+				}
+				what := fmt.Sprint("call ", calls, ", ", op, "\nwhat failed:", f.log(), "\n", strings.Join(w.story[max(0, len(w.story)-60):], "\n"))
+				day := rand.New(rand.NewPCG(seed, uint64(calls))) //nolint:gosec // the same each time
+				taken = append(taken, crash{what, time.Now(), cs.clone(), []*vfs.Mem{disk.Crash(), disk.CrashKeeping(day)}})
+			})
 			return err
 		}))
 		w.live(steps)
-		over = true
+		w.know(func(claims) { over = true })
 		if f != nil {
 			f.end()
 		}

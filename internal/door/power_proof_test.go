@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -287,19 +288,22 @@ func TestPowerLossKeepsWhatTheDoorsHaveSaid(t *testing.T) {
 	var moments []moment
 	synctest.Test(t, func(t *testing.T) {
 		disk := vfs.NewMem()
-		var s *shop
+		var opened atomic.Pointer[shop]
 		s, stop := openShop(t, vfs.Inject(disk, func(op vfs.Op) error {
+			s := opened.Load()
 			switch op.Kind {
 			case vfs.OpCreate, vfs.OpRemove, vfs.OpRename, vfs.OpSyncDir, vfs.OpWrite, vfs.OpSync, vfs.OpTruncate:
-				if s != nil {
-					r := rand.New(rand.NewPCG(1, uint64(len(moments)))) //nolint:gosec // the same each time
-					s.know(func(k *assured) {
-						moments = append(moments, moment{op.String(), time.Now(), k.clone(), []*vfs.Mem{disk.Crash(), disk.CrashKeeping(r)}})
-					})
+				if s == nil {
+					break
 				}
+				s.know(func(k *assured) {
+					r := rand.New(rand.NewPCG(1, uint64(len(moments)))) //nolint:gosec // the same each time
+					moments = append(moments, moment{op.String(), time.Now(), k.clone(), []*vfs.Mem{disk.Crash(), disk.CrashKeeping(r)}})
+				})
 			}
 			return nil
 		}))
+		opened.Store(s)
 		s.day()
 		stop()
 	})
