@@ -171,7 +171,7 @@ func (s *setup) measureDeferred(ctx context.Context) error {
 	}
 	most := int64(0)
 	for part := range 10 {
-		if err := at.fill(1_000_000_000/recordSize); err != nil {
+		if err := at.fill(1_000_000_000 / recordSize); err != nil {
 			return err
 		}
 		if part == 5 {

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +22,7 @@ import (
 
 // system is a broker of one kind, as users run it.
 type system struct {
+	t    *testing.T // of all claims
 	kind string
 	url  string
 	// kill ends it as nothing else does, a fleet's first node; again starts that again.
@@ -33,8 +33,8 @@ type system struct {
 	slow bool
 
 	addrs []string // where its nodes listen
-	mu    sync.Mutex
-	gone  []string // topics of others that may be there
+
+	abandoned []string // reply topics of clients that were killed, which will go
 }
 
 // systems are the four kinds, with how one is started, which ends with the test.
@@ -214,10 +214,8 @@ func (s *system) replyTopics(t *testing.T) []string {
 	if err != nil {
 		t.Fatalf("topics of %s: %v", s.kind, err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	return slices.DeleteFunc(names, func(name string) bool {
-		return !strings.HasPrefix(name, "reply.") || slices.ContainsFunc(s.gone, func(g string) bool { return strings.HasPrefix(name, g) })
+		return !strings.HasPrefix(name, "reply.") || slices.Contains(s.abandoned, name)
 	})
 }
 

@@ -1,6 +1,10 @@
 package jobs_test
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/millrace/millrace"
+)
 
 // claim is one of what must hold on every broker.
 type claim struct {
@@ -9,8 +13,14 @@ type claim struct {
 }
 
 var claims = []claim{
+	{"a client may die", diesUnseen}, // and what is left of it goes while the others run
+	{"requests wait for workers", keepsEarlyRequests},
+	{"each client gathers its own", gatherTheirOwn},
+	{"who leaves cancels", leaversCancel},
+	{"what a lost worker had runs again in time", runAgain},
 	{"every task has one result whatever happens to workers", survivesWorkers},
 	{"every task has one result whatever happens to the broker", survivesBroker},
+	{"nothing is left of a client that died", diedUnseen},
 }
 
 // TestJobs has every claim hold on every broker, one after the other; the brokers run side
@@ -20,7 +30,10 @@ func TestJobs(t *testing.T) {
 		t.Run(one.name, func(t *testing.T) {
 			t.Parallel()
 			on := one.start(t)
-			on.kind = one.name
+			on.kind, on.t = one.name, t
+			if err := on.open(t).Declare(t.Context(), againQueue, millrace.WorkChannel); err != nil {
+				t.Fatal(err)
+			}
 			for _, c := range claims {
 				t.Run(c.name, func(t *testing.T) { c.test(t, on) })
 			}

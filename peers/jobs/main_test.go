@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 func runTests(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "millrace-jobs-")
 	if err == nil {
-		defer os.RemoveAll(dir)
+		defer func() { _ = os.RemoveAll(dir) }()
 		err = buildAll(dir)
 	}
 	if err != nil {
@@ -85,7 +85,8 @@ const (
 )
 
 // beWorker answers numbers with their squares, in a moment each, and drains on SIGTERM:
-// URL QUEUE TTL. An input "sleep D N" takes a duration more.
+// URL QUEUE TTL. It says when it is ready. An
+// input "sleep D N" takes that duration, and it says when it has taken one.
 func beWorker(args []string) error {
 	ttl, err := time.ParseDuration(args[2])
 	if err != nil {
@@ -103,6 +104,10 @@ func beWorker(args []string) error {
 	}
 	drained := make(chan error, 1)
 	go func() {
+		for errors.Is(w.Scale(ctx, replicas), worker.ErrNotServing) && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		fmt.Fprintln(os.Stderr, "ready")
 		<-ctx.Done()
 		drained <- w.Drain(context.Background())
 	}()
@@ -124,6 +129,7 @@ func square(ctx context.Context, t *worker.Task) ([]byte, error) {
 			return nil, worker.Permanent(err)
 		}
 		takes, input = d, number
+		fmt.Fprintln(os.Stderr, "took", number)
 	}
 	n, err := strconv.Atoi(input)
 	if err != nil {

@@ -98,6 +98,10 @@ func (p *process) killGroup() {
 	<-p.ended
 }
 
+// give writes a line to standard input. A process that has ended does not take it, as will
+// be seen.
+func (p *process) give(line string) { _, _ = io.WriteString(p.stdin, line+"\n") }
+
 // wait waits until the process ends, and returns how.
 func (p *process) wait() error {
 	p.t.Helper()

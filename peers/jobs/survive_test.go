@@ -1,7 +1,6 @@
 package jobs_test
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 	"syscall"
@@ -12,11 +11,12 @@ import (
 // ttl is the workers' in all jobs: the shortest that nsqd knows.
 const ttl = time.Second
 
-// job is a millrace map over a queue, whose inputs are the numbers from 1 on.
+// job is a millrace map over a queue, whose inputs are the numbers after base.
 type job struct {
 	t       *testing.T
 	on      *system
 	queue   string
+	base    int
 	size    int
 	asker   *process
 	answers map[int]bool
@@ -27,12 +27,10 @@ func newJob(t *testing.T, on *system, queue string, size int) *job {
 	return &job{t: t, on: on, queue: queue, size: size, asker: mapping(t, on.url, queue), answers: map[int]bool{}}
 }
 
-// give writes the inputs up to n; done says that there are no more.
+// give writes the inputs with those numbers.
 func (j *job) give(from, to int) {
 	for n := from; n <= to; n++ {
-		if _, err := fmt.Fprintln(j.asker.stdin, n); err != nil {
-			return // the map has ended, as will be seen
-		}
+		j.asker.give(strconv.Itoa(j.base + n))
 	}
 }
 
@@ -57,7 +55,7 @@ func (j *job) take(line string) {
 	j.t.Helper()
 	input, output, _ := strings.Cut(line, "\t")
 	n, err := strconv.Atoi(input)
-	if err != nil || n < 1 || n > j.size || output != strconv.Itoa(n*n) {
+	if err != nil || n <= j.base || n > j.base+j.size || output != strconv.Itoa(n*n) {
 		j.t.Fatalf("a wrong result: %q", line)
 	}
 	if j.answers[n] {
