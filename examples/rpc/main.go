@@ -114,19 +114,27 @@ func all(ctx context.Context, broker millrace.Broker, out io.Writer) error {
 	return errors.Join(errs...)
 }
 
-// server answers requests with a few replicas.
+// server answers requests with a few replicas. It crashes when it is the first that takes a
+// request which asks for that.
 type server struct {
 	broker millrace.Broker
 	crash  func()
 }
 
 func (s *server) serve(ctx context.Context) error {
-	w, err := worker.New(s.broker, queue, worker.Func(s.answer), worker.Config{Replicas: 4, Lease: 5 * time.Second})
+	answer := worker.Func(s.answer)
+	handler := worker.HandlerFunc(func(ctx context.Context, t *worker.Task) ([]byte, error) {
+		return answer.Handle(context.WithValue(ctx, attempt{}, t.Attempt), t)
+	})
+	w, err := worker.New(s.broker, queue, handler, worker.Config{Replicas: 4, Lease: 5 * time.Second})
 	if err != nil {
 		return err
 	}
 	return w.Serve(ctx)
 }
+
+// attempt is the key of the attempt in the context of an answer.
+type attempt struct{}
 
 func (s *server) answer(ctx context.Context, r request) (response, error) {
 	switch r.Trouble {
@@ -136,7 +144,9 @@ func (s *server) answer(ctx context.Context, r request) (response, error) {
 		<-ctx.Done()
 		return response{}, context.Cause(ctx)
 	case crash:
-		s.crash()
+		if ctx.Value(attempt{}) == 1 {
+			s.crash()
+		}
 		if ctx.Err() != nil {
 			return response{}, context.Cause(ctx)
 		}

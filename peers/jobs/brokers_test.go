@@ -29,6 +29,9 @@ type system struct {
 	kill, again func() error
 	// topics are the names of all there is on it.
 	topics func(ctx context.Context) ([]string, error)
+	// foreign puts a message into a queue as programs do that know nothing of Millrace; a
+	// broken one looks like one of Millrace's own that is damaged.
+	foreign func(ctx context.Context, queue, body string, broken bool) error
 	// slow says that a killed worker is noticed by the end of its leases alone.
 	slow bool
 
@@ -53,7 +56,7 @@ func startMillrace(t *testing.T) *system {
 	p, err := node.MillraceProcess(programs.millrace, t.TempDir())
 	started(t, p, err)
 	return &system{
-		url: "nsq://" + p.TCP + "?http=" + p.HTTP, kill: p.Kill, again: p.Start, addrs: []string{p.TCP},
+		url: "nsq://" + p.TCP + "?http=" + p.HTTP, kill: p.Kill, again: p.Start, addrs: []string{p.TCP}, foreign: foreignNSQ(p.HTTP),
 		topics: func(ctx context.Context) ([]string, error) { return nsqTopics(ctx, p.HTTP) },
 	}
 }
@@ -89,7 +92,7 @@ func startFleet(t *testing.T) *system {
 	}
 	eventually(t, patience, "nsqlookupd knows both nodes", known)
 	return &system{
-		url: "nsqlookupd://" + lookup.HTTP, kill: nodes[0].Kill, again: nodes[0].Start, slow: true,
+		url: "nsqlookupd://" + lookup.HTTP, kill: nodes[0].Kill, again: nodes[0].Start, slow: true, foreign: foreignNSQ(nodes[1].HTTP),
 		addrs: []string{nodes[0].TCP, nodes[1].TCP},
 		topics: func(ctx context.Context) ([]string, error) {
 			one, err := nsqTopics(ctx, nodes[0].HTTP)
@@ -139,7 +142,7 @@ func startRabbitMQ(t *testing.T) *system {
 	}
 	t.Cleanup(func() { _ = r.Kill() })
 	return &system{
-		url: r.URL("/"), kill: r.Kill, again: r.Start, addrs: []string{r.AMQP},
+		url: r.URL("/"), kill: r.Kill, again: r.Start, addrs: []string{r.AMQP}, foreign: foreignAMQP(r.URL("/")),
 		topics: func(ctx context.Context) ([]string, error) {
 			queues, err := r.Ctl(ctx, "list_queues", "name", "--no-table-headers")
 			if err != nil {
@@ -160,7 +163,7 @@ func startNATS(t *testing.T) *system {
 	_, port, _ := net.SplitHostPort(addr)
 	dir := t.TempDir()
 	var cmd *exec.Cmd
-	s := &system{url: "nats://" + addr, slow: true, addrs: []string{addr}}
+	s := &system{url: "nats://" + addr, slow: true, addrs: []string{addr}, foreign: foreignNATS("nats://" + addr)}
 	s.kill = func() error {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // killed, as it says

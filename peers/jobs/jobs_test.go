@@ -17,6 +17,8 @@ var claims = []claim{
 	{"requests wait for workers", keepsEarlyRequests},
 	{"each client gathers its own", gatherTheirOwn},
 	{"who leaves cancels", leaversCancel},
+	{"the messages of other programs are run, or kept", runsForeignMessages},
+	{"examples/rpc runs", runsTheExample},
 	{"what a lost worker had runs again in time", runAgain},
 	{"every task has one result whatever happens to workers", survivesWorkers},
 	{"every task has one result whatever happens to the broker", survivesBroker},

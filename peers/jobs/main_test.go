@@ -33,7 +33,7 @@ var tasks = flag.Int("tasks", 3000, "tasks of a job")
 const roleVariable = "MILLRACE_JOBS_ROLE"
 
 // programs are the paths of what the tests run.
-var programs struct{ millrace, nsqd, self string }
+var programs struct{ millrace, rpc, nsqd, self string }
 
 func TestMain(m *testing.M) {
 	if role := roles[os.Getenv(roleVariable)]; role != nil {
@@ -63,6 +63,9 @@ func runTests(m *testing.M) int {
 func buildAll(dir string) (err error) {
 	ctx := context.Background()
 	if programs.millrace, err = node.BuildMillrace(ctx, dir); err != nil {
+		return err
+	}
+	if programs.rpc, err = node.Build(ctx, dir, "examples/rpc"); err != nil {
 		return err
 	}
 	if programs.nsqd, err = node.Tool(ctx, "nsqd"); err != nil {

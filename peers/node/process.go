@@ -30,13 +30,18 @@ func Tool(ctx context.Context, name string) (string, error) {
 // BuildMillrace builds the millrace command of the tree around this module into dir, and
 // returns its path.
 func BuildMillrace(ctx context.Context, dir string) (string, error) {
+	return Build(ctx, dir, "cmd/millrace")
+}
+
+// Build builds the program in a folder of the tree around this module into dir, and returns its path.
+func Build(ctx context.Context, dir, folder string) (string, error) {
 	root, err := goCommand(ctx, "list", "-m", "-f", "{{.Dir}}", "github.com/millrace/millrace")
 	if err != nil {
-		return "", fmt.Errorf("build millrace: %w", err)
+		return "", fmt.Errorf("build %s: %w", folder, err)
 	}
-	path := filepath.Join(dir, "millrace")
-	if _, err := goCommand(ctx, "build", "-C", root, "-o", path, "./cmd/millrace"); err != nil {
-		return "", fmt.Errorf("build millrace: %w", err)
+	path := filepath.Join(dir, filepath.Base(folder))
+	if _, err := goCommand(ctx, "build", "-C", root, "-o", path, "./"+folder); err != nil {
+		return "", fmt.Errorf("build %s: %w", folder, err)
 	}
 	return path, nil
 }
