@@ -57,6 +57,9 @@ func Schemes() []string {
 // the driver returns.
 func Open(ctx context.Context, brokerURL string) (Broker, error) {
 	u, err := url.Parse(brokerURL)
+	if err != nil && !strings.Contains(brokerURL, "://") {
+		return nil, fmt.Errorf("%w %q: it has no scheme: write for example nsq://%s", ErrBadURL, brokerURL, brokerURL)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBadURL, err)
 	}

@@ -39,6 +39,9 @@ func (m *mapping) conduct(ctx context.Context, signals *signals) (why error) {
 		stopping bool
 	)
 	go func() { results <- m.showResults(ctx) }()
+	if m.worker == nil {
+		helpers.Go(func() { m.explainSilence(ctx) })
+	}
 	stop := func(reason error) {
 		if stopping {
 			return

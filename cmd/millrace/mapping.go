@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -103,9 +104,12 @@ func (m *mapping) open(ctx context.Context) (err error) {
 	if url == "" {
 		url = "mem:"
 	}
+	log := &driverLog{say: m.say}
+	slog.SetDefault(slog.New(log))
 	if m.broker, err = millrace.Open(ctx, url); err != nil {
 		return err
 	}
+	log.open()
 	switch m.unnamed = m.queue == ""; {
 	case m.unnamed && m.brokerIsOurs():
 		m.queue = localQueue

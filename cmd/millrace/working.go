@@ -45,12 +45,13 @@ func runWork(ctx context.Context, o workOptions) (err error) {
 	defer signals.release()
 	ctx, kill := context.WithCancelCause(ctx)
 	defer kill(nil)
+	log := newLogger(os.Stderr, "", slog.LevelInfo)
+	slog.SetDefault(log) // for the drivers
 	broker, err := openOrStop(ctx, o.broker, signals)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, broker.Close()) }()
-	log := newLogger(os.Stderr, "", slog.LevelInfo)
 	w, err := worker.New(broker, o.queue, command, worker.Config{
 		Replicas: o.jobs, Lease: o.ttl, Timeout: o.timeout, Retries: o.retries, Logger: log,
 	})
