@@ -172,3 +172,21 @@ func (w *Worker) isWanted(ctx context.Context, topic string) bool {
 	}
 	return true
 }
+
+// longPublish is how long publishing takes when a connection has broken meanwhile, or this
+// process was stopped: a client may have left since it was asked for.
+const longPublish = time.Second
+
+// removeUnwanted removes the topic if its client has left before something was published to
+// it: it lacks the channel, which only a client makes.
+func (w *Worker) removeUnwanted(ctx context.Context, topic string) {
+	if _, ok := control.ClientOf(topic); !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	if _, err := w.broker.Depth(ctx, topic, control.ReplyChannel); errors.Is(err, millrace.ErrNotFound) {
+		w.clients.gone(topic)
+		_ = w.broker.Delete(ctx, topic, "") // else the next look does it
+	}
+}

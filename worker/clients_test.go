@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -109,6 +110,31 @@ func TestNobodyAnswersAClientThatHasLeft(t *testing.T) {
 		time.Sleep(11 * time.Second)
 		r.equal("its topic", len(r.broker.log("publish "+clientReply)), 0)
 		r.equal("left in the queue", r.depth(), millrace.Depth{})
+	})
+}
+
+func TestAnAnswerThatTookLongLeavesNoTopicBehind(t *testing.T) {
+	inBubble(t, silent, worker.Config{}, func(r *rig) {
+		c := r.client()
+		refused := errors.New("not now")
+		r.broker.set(func(b *tapped) {
+			b.refuse = func(call string) error {
+				if strings.HasPrefix(call, "publish "+clientReply) {
+					return refused
+				}
+				return nil
+			}
+		})
+		r.publish(queue, "a", "id", "job-0", "reply-to", clientReply)
+		time.Sleep(5 * time.Second)
+		c.die()
+		if err := r.broker.Broker.Delete(r.Context(), clientReply, ""); err != nil {
+			r.Fatal(err)
+		}
+		r.broker.set(func(b *tapped) { b.refuse = nil })
+		time.Sleep(6 * time.Second)
+		r.equal("answers", len(r.broker.log("publish "+clientReply)) > 0, true)
+		r.equal("times its topic was removed", len(r.broker.log("delete "+clientReply)) > 0, true)
 	})
 }
 

@@ -112,7 +112,14 @@ func (p *publisher) deliver() error {
 			t.drop(len(t.posts))
 		}
 	}
-	return p.insist(func() error { return p.posts.publish(p.brokerCtx, p.broker) })
+	begun := time.Now()
+	err := p.insist(func() error { return p.posts.publish(p.brokerCtx, p.broker) })
+	if err == nil && time.Since(begun) > longPublish {
+		for i := range p.posts.topics[:p.posts.used] {
+			p.removeUnwanted(p.brokerCtx, p.posts.topics[i].topic)
+		}
+	}
+	return err
 }
 
 // insist calls f until it succeeds. Meanwhile the worker takes no new task, and keeps
