@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// A request for messages is good for so long, and a server that still has it says so
-	// in between (NATS ADR-13).
+	// A request for messages is good for so long at most, and a server that still has it says
+	// so in between (NATS ADR-13).
 	pullExpires   = 30 * time.Second
 	pullHeartbeat = 2 * time.Second
 	// silentFor is after how long without a word the server is thought to have lost it.
@@ -276,7 +276,7 @@ func (s *subscription) ask() {
 	}
 	s.pull.asked += n
 	s.mu.Unlock()
-	s.link.send(s.next(), in.subject, request(n, pullHeartbeat))
+	s.link.send(s.next(), in.subject, request(n, s.lease))
 }
 
 // next is the subject of requests for messages.
@@ -284,10 +284,14 @@ func (s *subscription) next() string {
 	return "$JS.API.CONSUMER.MSG.NEXT." + Stream(s.topic) + "." + Consumer(s.channel)
 }
 
-// request is one for n messages.
-func request(n int, heartbeat time.Duration) []byte {
+// request is one for n messages. It is over before a lease is that was extended at any
+// time in the last half of it: else a process that hangs would get its own messages again when
+// their leases end, and keep them for a second one.
+func request(n int, lease time.Duration) []byte {
+	expires := min(pullExpires, lease/2)
+	heartbeat := min(pullHeartbeat, expires/3) // the server wants it below half
 	buf := strconv.AppendInt([]byte(`{"batch":`), int64(n), 10)
-	buf = strconv.AppendInt(append(buf, `,"expires":`...), int64(pullExpires), 10)
+	buf = strconv.AppendInt(append(buf, `,"expires":`...), int64(expires), 10)
 	buf = strconv.AppendInt(append(buf, `,"idle_heartbeat":`...), int64(heartbeat), 10)
 	return append(buf, '}')
 }
