@@ -120,6 +120,9 @@ func (src *source) open(ctx context.Context) (*conn, error) {
 // the node's other connection while this one lasted. If that has ended too the node was
 // stopped, and may have forgotten what was not to be kept.
 func (src *source) await(ctx context.Context, before *conn) {
+	if millrace.Ephemeral(src.sub.channel) {
+		return // it goes with its last connection: that it has gone says no more
+	}
 	wait := minBackoff // until it is gone that is being deleted
 	for first := true; pause(ctx, wait); first = false {
 		wait = time.Second
