@@ -32,11 +32,15 @@ type system struct {
 	// foreign puts a message into a queue as programs do that know nothing of Millrace; a
 	// broken one looks like one of Millrace's own that is damaged.
 	foreign func(ctx context.Context, queue, body string, broken bool) error
+	// bad are URLs that are wrong in some way, and what is said of each.
+	bad map[string]string
 	// slow says that a killed worker is noticed by the end of its leases alone.
 	slow bool
 
-	addrs []string // where its nodes listen
+	direct string   // a URL that names all addresses that clients use
+	addrs  []string // these
 
+	busy      bool     // several claims are looked into at once
 	abandoned []string // reply topics of clients that were killed, which will go
 }
 
@@ -55,8 +59,20 @@ func startMillrace(t *testing.T) *system {
 	t.Helper()
 	p, err := node.MillraceProcess(programs.millrace, t.TempDir())
 	started(t, p, err)
+	url := "nsq://" + p.TCP + "?http=" + p.HTTP
 	return &system{
-		url: "nsq://" + p.TCP + "?http=" + p.HTTP, kill: p.Kill, again: p.Start, addrs: []string{p.TCP}, foreign: foreignNSQ(p.HTTP),
+		bad: map[string]string{
+			"nsq://" + p.TCP + "?tls=true":           "no TLS",
+			"nsq://" + p.TCP + "?cert=nosuch&key=no": "nosuch",
+			"nsq://" + p.TCP + "?frobnicate=1":       "frobnicate",
+			"nsq://" + p.TCP + "?http=127.0.0.1:1":   "127.0.0.1:1",
+			"nsq://127.0.0.1:1":                      "127.0.0.1:1",
+			"nsq://nosuch.invalid":                   "nosuch.invalid",
+			"http://" + p.HTTP:                       "scheme",
+			p.TCP:                                    "nsq://" + p.TCP,
+			"localhost:4150":                         "scheme",
+		},
+		url: url, kill: p.Kill, again: p.Start, direct: url, addrs: []string{p.TCP, p.HTTP}, foreign: foreignNSQ(p.HTTP),
 		topics: func(ctx context.Context) ([]string, error) { return nsqTopics(ctx, p.HTTP) },
 	}
 }
@@ -92,8 +108,15 @@ func startFleet(t *testing.T) *system {
 	}
 	eventually(t, patience, "nsqlookupd knows both nodes", known)
 	return &system{
+		bad: map[string]string{
+			"nsqlookupd://127.0.0.1:1":       "127.0.0.1:1",
+			"nsqlookupd://" + lookup.TCP:     lookup.TCP,
+			"nsqlookupd://" + nodes[0].HTTP:  nodes[0].HTTP,
+			"nsqlookupd://nosuch.invalid:80": "nosuch.invalid",
+		},
 		url: "nsqlookupd://" + lookup.HTTP, kill: nodes[0].Kill, again: nodes[0].Start, slow: true, foreign: foreignNSQ(nodes[1].HTTP),
-		addrs: []string{nodes[0].TCP, nodes[1].TCP},
+		direct: "nsq://" + nodes[0].TCP + "," + nodes[1].TCP + "?http=" + nodes[0].HTTP + "," + nodes[1].HTTP,
+		addrs:  []string{nodes[0].TCP, nodes[0].HTTP, nodes[1].TCP, nodes[1].HTTP},
 		topics: func(ctx context.Context) ([]string, error) {
 			one, err := nsqTopics(ctx, nodes[0].HTTP)
 			if err != nil {
@@ -142,7 +165,15 @@ func startRabbitMQ(t *testing.T) *system {
 	}
 	t.Cleanup(func() { _ = r.Kill() })
 	return &system{
-		url: r.URL("/"), kill: r.Kill, again: r.Start, addrs: []string{r.AMQP}, foreign: foreignAMQP(r.URL("/")),
+		bad: map[string]string{
+			"amqp://guest:wrong@" + r.AMQP + "/":           "guest",
+			"amqp://nobody:secret@" + r.AMQP + "/":         "nobody",
+			"amqp://guest:guest@" + r.AMQP + "/nosuch":     "nosuch",
+			"amqps://guest:guest@" + r.AMQP + "/":          r.AMQP,
+			"amqp://guest:guest@" + r.AMQP + "/?ca=nosuch": "nosuch",
+			"amqp://127.0.0.1:1/":                          "127.0.0.1:1",
+		},
+		url: r.URL("/"), kill: r.Kill, again: r.Start, direct: r.URL("/"), addrs: []string{r.AMQP}, foreign: foreignAMQP(r.URL("/")),
 		topics: func(ctx context.Context) ([]string, error) {
 			queues, err := r.Ctl(ctx, "list_queues", "name", "--no-table-headers")
 			if err != nil {
@@ -163,7 +194,15 @@ func startNATS(t *testing.T) *system {
 	_, port, _ := net.SplitHostPort(addr)
 	dir := t.TempDir()
 	var cmd *exec.Cmd
-	s := &system{url: "nats://" + addr, slow: true, addrs: []string{addr}, foreign: foreignNATS("nats://" + addr)}
+	bad := map[string]string{
+		"nats://127.0.0.1:1":                "127.0.0.1:1",
+		"nats://" + addr + "?tls=true":      "TLS",
+		"nats://" + addr + "?ca=nosuch":     "nosuch",
+		"nats://" + addr + "?creds=nosuch":  "nosuch",
+		"nats://" + addr + "?replicas=many": "replicas",
+		"nats://nosuch.invalid:4222":        "nosuch.invalid",
+	}
+	s := &system{bad: bad, url: "nats://" + addr, slow: true, direct: "nats://" + addr, addrs: []string{addr}, foreign: foreignNATS("nats://" + addr)}
 	s.kill = func() error {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // killed, as it says
@@ -222,7 +261,8 @@ func (s *system) replyTopics(t *testing.T) []string {
 	})
 }
 
-// wantNothingLeft makes sure that the queue is empty and no reply topic is there.
+// wantNothingLeft makes sure that the queue is empty and, unless others ask at the same time,
+// no reply topic is there.
 func (s *system) wantNothingLeft(t *testing.T, queue string) {
 	t.Helper()
 	b := s.open(t)
@@ -238,6 +278,9 @@ func (s *system) wantNothingLeft(t *testing.T, queue string) {
 		if time.Now().After(until) {
 			t.Fatalf("%s: the queue still holds %+v", s.kind, depth)
 		}
+	}
+	if s.busy {
+		return
 	}
 	if left := s.replyTopics(t); len(left) > 0 {
 		t.Errorf("%s: left there: %q", s.kind, left)

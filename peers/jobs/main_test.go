@@ -44,6 +44,10 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	flag.Parse()
+	// Most of the time they wait for something, whatever the number of cores.
+	if err := flag.Set("test.parallel", "64"); err != nil {
+		panic(err) // no such flag
+	}
 	os.Exit(runTests(m))
 }
 

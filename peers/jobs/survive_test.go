@@ -112,6 +112,7 @@ func workersComeAndGo(t *testing.T, on *system, queue string, size int, meanwhil
 	hangs.signal(syscall.SIGCONT)
 	j.give(held+1, size)
 	j.finish()
+	on.wantNothingLeft(t, queue) // also of what was delivered or asked for twice
 	for _, p := range append(later, hangs) {
 		p.signal(syscall.SIGTERM)
 	}
