@@ -166,6 +166,17 @@ func TestAPausedWorkerThatIsNotToldToResumeFindsOut(t *testing.T) {
 	})
 }
 
+// Of several nodes of a broker, one may know what another does not yet.
+func TestAWorkerThatDoesNotSeeThePauseAtOnceIsToldAgain(t *testing.T) {
+	inBubble(t, []int{1}, func(d *depot) {
+		d.workers[0].line.lags.Store(2)
+		confirmed, err := d.fleet.Pause(d.Context())
+		must(t, err)
+		d.equal("confirmed", len(confirmed), 1)
+		d.equal("paused", d.workers[0].Status().Paused, true)
+	})
+}
+
 // An order to pause is heard after the queue was resumed.
 func TestAPauseThatComesLateChangesNothing(t *testing.T) {
 	inBubble(t, []int{1}, func(d *depot) {

@@ -28,7 +28,21 @@ type line struct {
 	millrace.Broker
 	// copies says how often what is published to a topic arrives, 1 when it is nil.
 	copies atomic.Pointer[func(topic string, body []byte) int]
-	cut    atomic.Bool // nothing is published at all
+	cut    atomic.Bool            // nothing is published at all
+	lags   atomic.Int64           // so often more a channel is not seen that is there
+	gone   atomic.Pointer[string] // the topic that was deleted last
+}
+
+func (l *line) Depth(ctx context.Context, topic, channel string) (millrace.Depth, error) {
+	if l.lags.Add(-1) >= 0 {
+		return millrace.Depth{}, millrace.ErrNotFound
+	}
+	return l.Broker.Depth(ctx, topic, channel)
+}
+
+func (l *line) Delete(ctx context.Context, topic, channel string) error {
+	l.gone.Store(&topic)
+	return l.Broker.Delete(ctx, topic, channel)
 }
 
 func (l *line) Publish(ctx context.Context, topic string, msgs ...millrace.Message) error {

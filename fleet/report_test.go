@@ -64,6 +64,10 @@ func TestWithoutAWorkerItIsSaidAfterTwoSeconds(t *testing.T) {
 		}
 		r := d.report()
 		d.equal("answered", r.Answered(), 0)
+		// What is said while nobody listens must not pile up.
+		for _, ch := range d.raw.Lookup(control.Topic(queue)).Channels() {
+			d.equal(ch.Name()+" holds", ch.Depth(), millrace.Depth{})
+		}
 		// What was said to nobody must not wait for the first worker to come.
 		h := d.hire(1)
 		synctest.Wait()
@@ -125,8 +129,18 @@ func TestWhoHasAnsweredAndDoesNoMoreIsShownAsSilent(t *testing.T) {
 
 func TestAWorkerThatEndsSaysSo(t *testing.T) {
 	inBubble(t, []int{1, 1}, func(d *depot) {
+		replyTo := ""
+		d.line.arrives(func(_ string, body []byte) int {
+			o, _ := control.ReadOrder(body)
+			replyTo = o.ReplyTo
+			return 1
+		})
 		d.report()
 		d.workers[0].stop()
+		synctest.Wait()
+		// What it has said before arrives after that.
+		late := control.Answer{Outcome: control.Done, Worker: control.Worker{ID: d.workers[0].id(), Age: 1 << 40}}
+		must(t, d.broker.Publish(d.Context(), replyTo, late.Encode()))
 		synctest.Wait()
 		start := time.Now()
 		r := d.report()
@@ -198,6 +212,9 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 		_, err = f.Report(d.Context())
 		must(t, err)
 		must(t, f.Close(d.Context()))
+		if gone := d.line.gone.Load(); gone == nil || *gone != replyTo {
+			t.Errorf("%v was deleted, not %s", gone, replyTo) // it does not go by itself everywhere
+		}
 		// A worker that was stopped hears a question only now. It makes no topic for it.
 		order := control.Order{ID: "late", Op: control.Report, ReplyTo: replyTo}.Encode()
 		order.Delay = time.Minute

@@ -114,6 +114,23 @@ func TestTwoWhoScaleAtTheSameTimeDoNotUndoEachOthersWork(t *testing.T) {
 	})
 }
 
+// One of two workers has changed by itself, and refuses: only its part is done again.
+func TestAWorkerThatRefusesIsLookedAtAgain(t *testing.T) {
+	inBubble(t, []int{1, 1}, func(d *depot) {
+		changes := d.workers[1]
+		d.line.arrives(func(_ string, body []byte) int {
+			if op, to := orderTo(body); op == control.Scale && to == changes.id() && len(changes.Status().Replicas) == 1 {
+				must(d, changes.Scale(d.Context(), 2))
+			}
+			return 1
+		})
+		s, err := d.fleet.Scale(d.Context(), fleet.By(+4))
+		must(t, err)
+		d.equal("scaled", fmt.Sprint(s.Before, s.After), "2 7")
+		d.equal("replicas", sum(d.sizes()), 7)
+	})
+}
+
 // A worker dies after it was looked at: the others change, and the difference is told.
 func TestAWorkerThatDiesInTheMiddleIsNamed(t *testing.T) {
 	inBubble(t, []int{1, 1}, func(d *depot) {

@@ -88,6 +88,7 @@ func TestWhatIsNotAControlMessageChangesNothing(t *testing.T) {
 		} {
 			r.publish(queue+millrace.ControlSuffix, body)
 		}
+		synctest.Wait() // until it was heard
 		r.ask("a")
 		r.equal("answers", r.answers(time.Second), "[job-0 a!]")
 	})

@@ -31,6 +31,7 @@ type tapped struct {
 	loses    func(d millrace.Delivery) bool // says whose lease has ended
 	vague    bool                           // it does not say which lease had ended
 	dropAcks int                            // so many more acks are accepted and forgotten
+	arrives  chan struct{}                  // if set, deliveries arrive when it is closed
 	tasks    *tappedSubscription            // of the work channel
 	blind    error                          // what Depth returns, if not nil
 }
@@ -119,6 +120,18 @@ type tappedSubscription struct {
 	millrace.Subscription
 	broker   *tapped
 	prefetch int // protected by broker.mu
+}
+
+// Receive may keep what was delivered on its way, as a network does.
+func (s *tappedSubscription) Receive(ctx context.Context, buf []millrace.Delivery) (int, error) {
+	n, err := s.Subscription.Receive(ctx, buf)
+	s.broker.mu.Lock()
+	arrives := s.broker.arrives
+	s.broker.mu.Unlock()
+	if arrives != nil && err == nil {
+		<-arrives
+	}
+	return n, err
 }
 
 func (s *tappedSubscription) Ack(ctx context.Context, ds ...millrace.Delivery) error {

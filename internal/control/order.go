@@ -112,7 +112,7 @@ func Duration(ms int64) time.Duration {
 	return time.Duration(min(max(0, ms), int64(maxDuration/time.Millisecond))) * time.Millisecond
 }
 
-const maxDuration = 100 * 365 * 24 * time.Hour
+const maxDuration = 50 * 365 * 24 * time.Hour
 
 func encode(v any) millrace.Message {
 	body, err := json.Marshal(v)
