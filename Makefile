@@ -72,7 +72,8 @@ bench: bench-nsq ## run the benchmarks, those beside nsqd first: BENCH=REGEXP fo
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 30m $(BENCHMARKS)
 
 .PHONY: bench-nsq
-bench-nsq: ## print the table of speeds beside the real nsqd: BENCH=REGEXP for some rows
+bench-nsq: ## print the table of speeds beside the real nsqd, RabbitMQ and nats-server: BENCH=REGEXP for some rows
+	@tools/need rabbitmq-server=rabbitmq-server
 	@cd peers && go run ./bench -only '$(BENCH)' $(NSQFLAGS)
 
 .PHONY: bench-scale

@@ -77,7 +77,7 @@ func (tr *trouble) run(t *testing.T) error {
 	r := newRig(t)
 	tr.spoil(r.broker)
 	cfg := worker.Config{
-		Replicas: tr.replicas, Prefetch: tr.prefetch, TTL: time.Second, Grace: time.Second, Retries: 2,
+		Replicas: tr.replicas, Prefetch: tr.prefetch, TTL: time.Second, Grace: 5 * time.Second, Retries: 2,
 		MaxRetryDelay: time.Second,
 	}
 	for i := range tr.tasks {
@@ -130,6 +130,9 @@ func (tr *trouble) handler() worker.Handler {
 		}
 		for range i % 5 {
 			time.Sleep(700 * time.Millisecond)
+			if ctx.Err() != nil {
+				return nil, ctx.Err() // else it hangs, and a task that does so five times fails
+			}
 			worker.Beat(ctx)
 		}
 		failed := len(t.Headers.Text(millrace.HeaderFailures)) > 0

@@ -101,26 +101,25 @@ func (s *setup) measureBacklog(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := at.channel("empty", "ch"); err != nil {
-		return err
-	}
 	if err := at.fill(s.backlog); err != nil {
 		return err
 	}
 	var empty, full []float64
-	for range s.runs {
+	for run := range s.runs {
+		fresh := fmt.Sprintf("empty%d", run)
+		if err := at.channel(fresh, "ch"); err != nil {
+			return err
+		}
 		for _, side := range []struct {
 			topic string
 			rates *[]float64
-		}{{"empty", &empty}, {topic, &full}} {
+		}{{topic, &full}, {fresh, &empty}} {
+			unix.Sync() // else who comes first pays for what was written before
 			rate, err := opsPerSecond(ctx, s.writer, "-runfor="+s.length.String(), "-nsqd-tcp-address="+at.tcp, "-topic="+side.topic, "-size=200", "-batch-size=200")
 			if err != nil {
 				return err
 			}
 			*side.rates = append(*side.rates, rate)
-			if err := at.post("/channel/empty?topic=empty&channel=ch"); err != nil {
-				return err
-			}
 		}
 	}
 	bound("memory with the backlog", resident(p.Pid()), 200, "MB")
