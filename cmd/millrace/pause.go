@@ -73,7 +73,7 @@ func (o *fleetOptions) tellPaused(out io.Writer, done string, confirmed []fleet.
 	case len(confirmed) == 0:
 		line = fmt.Sprintf("%s is %s, for workers to come: none answers now", o.queue, done)
 	case running > 0 && done == "paused":
-		line += fmt.Sprintf(", which finish %s yet", count(running, "task", "tasks"))
+		line += fmt.Sprintf("; %s still", count(running, "task runs", "tasks run"))
 	}
 	_, err := fmt.Fprintln(out, line)
 	return err
