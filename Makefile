@@ -16,7 +16,7 @@ packages = $(foreach folder,$(1),$(if $(wildcard $(folder)/*.go),./$(folder)))
 
 # Where goroutines meet: the packages CI runs under the race detector as well.
 # `make check` runs all of them under it.
-RACE := $(call packages,mpmc supervise fanin replica worker gather)
+RACE := $(call packages,mpmc supervise fanin replica worker gather fleet)
 
 # Where benchmarks are. A package joins the table by being named here.
 BENCHMARKS := $(call packages,mpmc supervise fanin replica internal/ledger internal/seglog broker internal/door internal/nsqwire task gather)

@@ -56,7 +56,9 @@ func (m *mapping) conduct(ctx context.Context, signals *signals) (why error) {
 		select {
 		case s := <-signals.stop:
 			again := stopping
-			if stop(errInterrupted); again || s == syscall.SIGHUP {
+			stop(errInterrupted)
+			// Of workers elsewhere it is not known what runs and what waits: all is cancelled.
+			if again || m.worker == nil || s == syscall.SIGHUP {
 				kill(errInterrupted)
 			} else {
 				m.say("no more inputs are read, and the running tasks finish; once more kills them")

@@ -29,7 +29,8 @@ type deadOptions struct {
 const deadHelp = `A message that was delivered too often without being finished, or a task that has failed
 for good, is a dead letter: it waits in the topic TOPIC.dead, in its channel dead, with its
 body, its headers, and the reason. Workers make them of tasks, see millrace map --retries;
-the broker does of messages, see millrace serve --max-attempts.
+the broker does of messages, see millrace serve --max-attempts, when a consumer is there to
+which such a message would be delivered once more.
 `
 
 func newDead() *cobra.Command {

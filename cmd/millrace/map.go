@@ -56,10 +56,15 @@ func newMap() *cobra.Command {
 		noSuchCompletion = cobra.NoFileCompletions
 	)
 	cmd := &cobra.Command{
-		Use:   "map [flags] -- COMMAND [ARG]... [::: INPUT]...",
+		Use: `map [flags] -- COMMAND [ARG]... [::: INPUT]...
+  millrace map QUEUE --broker URL [flags] [::: INPUT]...`,
 		Short: "Run a command for every input and gather the results",
 		Long: `Map runs the command once for every line of standard input, several at a time, and
 writes what each writes to standard output, whole and as soon as it is there.
+
+With a QUEUE and no command, the inputs are tasks for whoever answers that queue: see
+millrace work. Then Ctrl-C cancels what was not answered, and without --retries it is the
+workers' setting that holds.
 
 In the command, {} stands for the input, {.} for the input without its extension,
 {/} for its base name, {//} for its directory, {/.} for its base name without
@@ -90,6 +95,7 @@ that is wrong. Ctrl-C once lets the running tasks finish, twice kills them.`,
   find . -name '*.log' -print0 | millrace map -0 --timeout 30s --retries 2 -- gzip
   millrace map --stdin --tag -a requests.json -- jq .name
   millrace map --halt now,fail=1 -- ./test --seed {1} --size {2} ::: 1 2 3 ::: S L
+  millrace map hash --broker nsq://queue.example:4150 -a inputs
   millrace map --broker file:///var/lib/jobs -a urls -- sh -c 'curl -fsS "$1" | wc -c' sh {}`,
 		ValidArgsFunction: noSuchCompletion,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -174,7 +180,7 @@ func (o *mapOptions) arguments(args []string, dash int, files []string) error {
 	case len(own) == 1:
 		o.queue = own[0]
 		if err := millrace.CheckQueue(o.queue); err != nil {
-			return err
+			return fmt.Errorf("%w; if it is the command, put -- before it: millrace map -- COMMAND [ARG]...", err)
 		}
 	}
 	for _, file := range files {
@@ -211,7 +217,7 @@ func (o *mapOptions) checkWhoWorks() error {
 	case o.dryRun:
 		return fmt.Errorf("--dry-run prints commands, and there is none: %s", example)
 	case o.broker == "":
-		return fmt.Errorf("put -- before the command: millrace map -- %s", quote([]string{o.queue}))
+		return fmt.Errorf("put -- before the command: millrace map -- %s; or if %s is a queue that workers answer elsewhere, say where with --broker", quote([]string{o.queue}), o.queue)
 	case scheme == "mem" || scheme == "file":
 		return fmt.Errorf("no command, and a %s: broker is this process's alone, so no other worker can take from the queue %q: write the command after --, as in: %s", scheme, o.queue, example)
 	}

@@ -121,16 +121,13 @@ func (m *mapping) open(ctx context.Context) (err error) {
 			err = errors.Join(err, m.broker.Close())
 		}
 	}()
-	cfg := gather.Config{Timeout: m.timeout, Retries: m.retries, WindowBytes: windowBytes}
-	if m.retries == 0 {
-		cfg.Retries = -1 // gather's word for never
+	cfg := gather.Config{Timeout: m.timeout, Retries: max(0, m.retries), WindowBytes: windowBytes}
+	if m.retries == 0 || m.retries < 0 && handler != nil {
+		cfg.Retries = -1 // gather's word for never; 0 leaves it to workers elsewhere
 	}
 	if handler != nil {
 		if m.worker, err = worker.New(m.broker, m.queue, handler, m.workerConfig()); err != nil {
 			return err
-		}
-		if m.retries < 0 {
-			cfg.Retries = -1
 		}
 		if m.brokerIsOurs() {
 			if err := m.dropLeftovers(ctx); err != nil {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -18,6 +19,9 @@ func listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	}
 	network := "tcp"
 	if _, _, err := net.SplitHostPort(address); err != nil {
+		if !strings.Contains(address, "/") {
+			return nil, flagError(flag, "%q is no address: write HOST:PORT, or :PORT for all networks of this machine, or the path of a socket with a / in it", address)
+		}
 		network = "unix"
 		removeStale(ctx, address)
 	}
