@@ -21,7 +21,7 @@ type NATS struct {
 
 // NATSServer starts a nats-server with its data in dir. change may be nil.
 func NATSServer(dir string, change func(*server.Options)) (*NATS, error) {
-	addr, err := freeAddress()
+	addr, err := LowAddress()
 	if err != nil {
 		return nil, err
 	}

@@ -49,7 +49,7 @@ func StartNATSFleet(path, dir string, n int) (*NATSFleet, error) {
 		addrs := make([]string, 3) // for clients, the other nodes, and questions about health
 		for k := range addrs {
 			var err error
-			if addrs[k], err = freeAddress(); err != nil {
+			if addrs[k], err = LowAddress(); err != nil {
 				return nil, err
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -94,16 +93,6 @@ func newProcess(name, path string, args []string, dir string, flags []string) (*
 	}
 	p.args = slices.Concat(args, []string{"--data-path=" + dir, "--tcp-address=" + p.TCP, "--http-address=" + p.HTTP}, flags)
 	return p, nil
-}
-
-// freeAddress is one of loopback on which nobody listens.
-func freeAddress() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	addr := ln.Addr().String()
-	return addr, ln.Close()
 }
 
 // startWithin is how long a broker may take until it answers.
