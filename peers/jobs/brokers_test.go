@@ -42,6 +42,7 @@ type system struct {
 
 	busy      bool     // several claims are looked into at once
 	abandoned []string // reply topics of clients that were killed, which will go
+	nodeLost  bool     // one of several nodes was down for a while
 }
 
 // systems are the four kinds, with how one is started, which ends with the test.
@@ -269,20 +270,25 @@ func (s *system) wantNothingLeft(t *testing.T, queue string) {
 	var depth millrace.Depth
 	for until := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		var err error
-		if depth, err = b.Depth(t.Context(), queue, millrace.WorkChannel); err != nil {
-			t.Fatal(err)
-		}
-		if depth == (millrace.Depth{}) {
+		depth, err = b.Depth(t.Context(), queue, millrace.WorkChannel)
+		if err == nil && depth == (millrace.Depth{}) {
 			break
 		}
+		// RabbitMQ's driver asks other processes, of which one may just be ending.
 		if time.Now().After(until) {
-			t.Fatalf("%s: the queue still holds %+v", s.kind, depth)
+			t.Fatalf("%s: the queue still holds %+v, %v", s.kind, depth, err)
 		}
 	}
 	if s.busy {
 		return
 	}
-	if left := s.replyTopics(t); len(left) > 0 {
+	left := s.replyTopics(t)
+	if s.nodeLost {
+		// A node that is down while a topic is deleted keeps it: see package nsq.
+		s.abandoned = append(s.abandoned, left...)
+		return
+	}
+	if len(left) > 0 {
 		t.Errorf("%s: left there: %q", s.kind, left)
 	}
 }

@@ -127,6 +127,8 @@ func workersComeAndGo(t *testing.T, on *system, queue string, size int, meanwhil
 func survivesWorkers(t *testing.T, on *system) { workersComeAndGo(t, on, "workers", *tasks, nil) }
 
 func survivesBroker(t *testing.T, on *system) {
+	on.nodeLost = on.kind == "nsqlookupd" // one of two
+	defer func() { on.nodeLost = false }()
 	workersComeAndGo(t, on, "broker", *tasks, func(*job) {
 		if err := on.kill(); err != nil {
 			t.Fatal(err)
