@@ -71,9 +71,9 @@ func TestAMessageThatUsedUpItsAttemptsIsADeadLetter(t *testing.T) {
 			millrace.HeaderErrorKind: broker.KindUnfinished,
 			millrace.HeaderAttempts:  "3",
 			millrace.HeaderQueue:     "orders",
-			millrace.HeaderChannel:     "billing",
-			millrace.HeaderSequence:    "1",
-			millrace.HeaderPublished:   published,
+			millrace.HeaderChannel:   "billing",
+			millrace.HeaderSequence:  "1",
+			millrace.HeaderPublished: published,
 			"color":                  "red",
 		} {
 			if got := letter.Headers.Text(key); got != want {
