@@ -163,19 +163,7 @@ func TestACallThatFailsWhileLettersAreWrittenLosesNoMessage(t *testing.T) {
 		"one call fails":    {err: syscall.EIO, hits: anyCall},
 		"all calls fail":    {err: syscall.EIO, hits: anyCall, stays: true},
 	} {
-		t.Run(name, func(t *testing.T) {
-			for at := 1; ; at++ {
-				now := fault{faultKind: kind, at: at}
-				synctest.Test(t, func(t *testing.T) { buryWith(t, &now) })
-				if t.Failed() {
-					t.Fatalf("call %d failed:%s", at, now.failed)
-				}
-				if now.failed == "" {
-					t.Logf("%d calls, each in turn", at-1)
-					return
-				}
-			}
-		})
+		t.Run(name, func(t *testing.T) { eachInTurn(t, kind, buryWith) })
 	}
 }
 

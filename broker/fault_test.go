@@ -58,6 +58,22 @@ func (f *fault) heal() {
 	f.healed = true
 }
 
+// eachInTurn runs try, in virtual time, with a fault of the kind at the first call, at the
+// second, and so on, until there are not so many calls.
+func eachInTurn(t *testing.T, kind faultKind, try func(t *testing.T, f *fault)) {
+	for at := 1; ; at++ {
+		now := fault{faultKind: kind, at: at}
+		synctest.Test(t, func(t *testing.T) { try(t, &now) })
+		if t.Failed() {
+			t.Fatalf("call %d failed:%s", at, now.failed)
+		}
+		if now.failed == "" {
+			t.Logf("%d calls, each in turn", at-1)
+			return
+		}
+	}
+}
+
 func takesSpace(kind vfs.OpKind) bool {
 	return slices.Contains([]vfs.OpKind{vfs.OpCreate, vfs.OpWrite, vfs.OpMkdirAll, vfs.OpRename}, kind)
 }
@@ -75,19 +91,7 @@ func TestAnyCallThatFailsBreaksNoPromise(t *testing.T) {
 		"no sync succeeds for some time":  {err: syscall.EIO, hits: func(k vfs.OpKind) bool { return k == vfs.OpSync }, stays: true},
 		"no removal succeeds for a while": {err: syscall.EIO, hits: func(k vfs.OpKind) bool { return k == vfs.OpRemove || k == vfs.OpRemoveAll }, stays: true},
 	} {
-		t.Run(name, func(t *testing.T) {
-			for at := 1; ; at++ {
-				now := fault{faultKind: kind, at: at}
-				synctest.Test(t, func(t *testing.T) { liveWith(t, &now) })
-				if t.Failed() {
-					t.Fatalf("call %d failed:%s", at, now.failed)
-				}
-				if now.failed == "" {
-					t.Logf("%d calls, each in turn", at-1)
-					return
-				}
-			}
-		})
+		t.Run(name, func(t *testing.T) { eachInTurn(t, kind, liveWith) })
 	}
 }
 

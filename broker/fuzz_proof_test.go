@@ -60,7 +60,7 @@ func fuzzDirectory(t interface{ Fatal(...any) }) map[string][]byte {
 	must(b.Close())
 	files := make(map[string][]byte)
 	for _, name := range fuzzed {
-		content, err := readFile(disk, name)
+		content, err := vfs.ReadFile(disk, name)
 		must(err)
 		files[name] = content
 	}

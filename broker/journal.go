@@ -166,7 +166,7 @@ func (j *journal) load(end uint64, damaged func(offset, bytes int64)) (l *ledger
 	if err != nil {
 		return nil, false, err
 	}
-	b, err := readAll(file)
+	b, err := vfs.ReadAll(file)
 	var h journalHeader
 	if err == nil {
 		h, err = readHeaders(b, j.path, damaged)

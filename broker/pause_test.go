@@ -128,24 +128,30 @@ func TestAnUnpausedChannelIsNotPausedAfterPowerLoss(t *testing.T) {
 	})
 }
 
+var errBroken = errors.New("the disk is broken")
+
+// openBreakable opens a broker on a disk of which, while broken is set, all calls of that kind fail.
+func openBreakable(t *testing.T, opts broker.Options, disk vfs.FS, kind vfs.OpKind) (b bench, broken *atomic.Bool) {
+	broken = new(atomic.Bool)
+	return open(t, opts.On(vfs.Inject(disk, func(op vfs.Op) error {
+		if broken.Load() && op.Kind == kind {
+			return errBroken
+		}
+		return nil
+	}))), broken
+}
+
 func TestAPauseThatCannotBeWrittenDoesNotHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		full := errors.New("the disk is broken")
-		var broken atomic.Bool
 		disk := vfs.NewMem()
 		opts := broker.Options{Dir: "data", Logger: quiet()}
-		b := open(t, opts.On(vfs.Inject(disk, func(op vfs.Op) error {
-			if broken.Load() && op.Kind == vfs.OpSync {
-				return full
-			}
-			return nil
-		})))
+		b, broken := openBreakable(t, opts, disk, vfs.OpSync)
 		ch := b.channel("t", "c")
 		broken.Store(true)
-		if err := ch.Pause(); !errors.Is(err, full) {
+		if err := ch.Pause(); !errors.Is(err, errBroken) {
 			t.Error(err)
 		}
-		if err := b.Lookup("t").Pause(); !errors.Is(err, full) {
+		if err := b.Lookup("t").Pause(); !errors.Is(err, errBroken) {
 			t.Error(err)
 		}
 		broken.Store(false)
@@ -305,19 +311,12 @@ func TestWhatIsNotQuietGoesOnAfterATimeout(t *testing.T) {
 // The journal's new file has its name already, and nobody knows whether for good.
 func TestAPauseThatMayBeLostDoesNotHoldEither(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		full := errors.New("the disk is broken")
-		var broken atomic.Bool
 		disk := vfs.NewMem()
 		opts := broker.Options{Dir: "data", Logger: quiet()}
-		b := open(t, opts.On(vfs.Inject(disk, func(op vfs.Op) error {
-			if broken.Load() && op.Kind == vfs.OpSyncDir {
-				return full
-			}
-			return nil
-		})))
+		b, broken := openBreakable(t, opts, disk, vfs.OpSyncDir)
 		ch := b.channel("t", "c")
 		broken.Store(true)
-		if err := ch.Pause(); !errors.Is(err, full) {
+		if err := ch.Pause(); !errors.Is(err, errBroken) {
 			t.Error(err)
 		}
 		broken.Store(false)

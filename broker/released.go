@@ -92,7 +92,7 @@ func writeReleased(file vfs.File, path string, s released) error {
 // channel: better once more than never.
 func (r *releasedFile) load(damaged func(offset, bytes int64)) (released, error) {
 	s := released{cursor: 1}
-	b, err := readFile(r.fs, r.path)
+	b, err := vfs.ReadFile(r.fs, r.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil
 	}

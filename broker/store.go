@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -117,7 +116,7 @@ func advice(err error) string {
 // a courtesy to later versions: every other file has a version of its own.
 func (b *Broker) checkFormat() error {
 	path := filepath.Join(b.opts.Dir, formatName)
-	text, err := readFile(b.opts.fs, path)
+	text, err := vfs.ReadFile(b.opts.fs, path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -250,26 +249,4 @@ func makeDir(fsys vfs.FS, dir string) error {
 		return err
 	}
 	return fsys.SyncDir(filepath.Dir(dir))
-}
-
-func readFile(fsys vfs.FS, path string) ([]byte, error) {
-	file, err := fsys.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }()
-	return readAll(file)
-}
-
-func readAll(file vfs.File) ([]byte, error) {
-	size, err := file.Size()
-	if err != nil {
-		return nil, err
-	}
-	b := make([]byte, size)
-	n, err := file.ReadAt(b, 0)
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return b[:n], err
 }

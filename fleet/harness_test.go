@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -204,6 +205,23 @@ func (d *depot) depth() millrace.Depth {
 	depth, err := d.broker.Depth(d.Context(), queue, millrace.WorkChannel)
 	must(d, err)
 	return depth
+}
+
+// twoAtOnce has two steer the workers at the same time, each as one who does not know the other.
+func (d *depot) twoAtOnce(steer func(*fleet.Fleet) error) {
+	d.Helper()
+	var both sync.WaitGroup
+	for range 2 {
+		f, err := fleet.Open(d.Context(), d.broker, queue)
+		must(d.T, err)
+		defer func() { must(d.T, f.Close(context.Background())) }()
+		both.Go(func() {
+			if err := steer(f); err != nil {
+				d.Error(err)
+			}
+		})
+	}
+	both.Wait()
 }
 
 func (d *depot) equal(what string, got, want any) {

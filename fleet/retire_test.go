@@ -1,8 +1,6 @@
 package fleet_test
 
 import (
-	"context"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -81,18 +79,10 @@ func TestRetirePrefersAnIdleReplicaElseItFinishesItsTask(t *testing.T) {
 
 func TestTwoWhoRetireAtTheSameTimeRetireTwo(t *testing.T) {
 	inBubble(t, []int{2, 1}, func(d *depot) {
-		var both sync.WaitGroup
-		for range 2 {
-			f, err := fleet.Open(d.Context(), d.broker, queue)
-			must(t, err)
-			defer func() { must(t, f.Close(context.Background())) }()
-			both.Go(func() {
-				if _, err := f.Retire(d.Context()); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		both.Wait()
+		d.twoAtOnce(func(f *fleet.Fleet) error {
+			_, err := f.Retire(d.Context())
+			return err
+		})
 		d.equal("left", sum(d.sizes()), 1)
 	})
 }

@@ -3,7 +3,6 @@ package fleet_test
 import (
 	"context"
 	"fmt"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,18 +96,10 @@ func TestIdleReplicasLeaveFirstAndBusyOnesFinishTheirTasks(t *testing.T) {
 
 func TestTwoWhoScaleAtTheSameTimeDoNotUndoEachOthersWork(t *testing.T) {
 	inBubble(t, []int{1, 1}, func(d *depot) {
-		var both sync.WaitGroup
-		for range 2 {
-			f, err := fleet.Open(d.Context(), d.broker, queue)
-			must(t, err)
-			defer func() { must(t, f.Close(context.Background())) }()
-			both.Go(func() {
-				if _, err := f.Scale(d.Context(), fleet.By(+3)); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		both.Wait()
+		d.twoAtOnce(func(f *fleet.Fleet) error {
+			_, err := f.Scale(d.Context(), fleet.By(+3))
+			return err
+		})
 		sizes := d.sizes()
 		d.equal("replicas", sizes[0]+sizes[1], 8)
 	})

@@ -106,20 +106,26 @@ func TestTheEndOfTheBrokerEndsTheWorker(t *testing.T) {
 	})
 }
 
+// askInVain asks the worker, whose broker from now on refuses to publish results, and gives it
+// time to notice.
+func (r *rig) askInVain(tasks ...string) {
+	r.broker.set(func(b *tapped) {
+		b.refuse = func(call string) error {
+			if strings.HasPrefix(call, "publish") {
+				return millrace.ErrNoSpace
+			}
+			return nil
+		}
+	})
+	r.ask(tasks...)
+	time.Sleep(time.Minute)
+}
+
 func TestABrokerThatRefusesForeverDoesNotKeepAWorkerFromStopping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.serve(shout, worker.Config{Replicas: 2, Grace: 3 * time.Second})
-		r.broker.set(func(b *tapped) {
-			b.refuse = func(call string) error {
-				if strings.HasPrefix(call, "publish") {
-					return millrace.ErrNoSpace
-				}
-				return nil
-			}
-		})
-		r.ask("a", "b", "c")
-		time.Sleep(time.Minute)
+		r.askInVain("a", "b", "c")
 		start := time.Now()
 		r.stop()
 		if err := <-r.served; err == nil {
@@ -136,16 +142,7 @@ func TestABrokerThatRefusesForeverDoesNotKeepAWorkerFromDraining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.serve(shout, worker.Config{Replicas: 2, Grace: 3 * time.Second})
-		r.broker.set(func(b *tapped) {
-			b.refuse = func(call string) error {
-				if strings.HasPrefix(call, "publish") {
-					return millrace.ErrNoSpace
-				}
-				return nil
-			}
-		})
-		r.ask("a", "b", "c")
-		time.Sleep(time.Minute)
+		r.askInVain("a", "b", "c")
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()

@@ -3,7 +3,6 @@ package seglog
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path/filepath"
 
@@ -61,7 +60,7 @@ func (r *Redo) load(f *redoFile, report func(Damage)) ([]redoPiece, error) {
 	}
 	defer func() { _ = file.Close() }()
 	f.found = true
-	b, err := readWhole(file)
+	b, err := vfs.ReadAll(file)
 	if err != nil {
 		return nil, err
 	}
@@ -87,19 +86,6 @@ func (r *Redo) load(f *redoFile, report func(Damage)) ([]redoPiece, error) {
 		at = (end + redoAlign - 1) / redoAlign * redoAlign
 	}
 	return all, nil
-}
-
-func readWhole(file vfs.File) ([]byte, error) {
-	size, err := file.Size()
-	if err != nil {
-		return nil, err
-	}
-	b := make([]byte, size)
-	n, err := file.ReadAt(b, 0)
-	if errors.Is(err, io.EOF) {
-		err = nil
-	}
-	return b[:n], err
 }
 
 // restore writes pieces of one segment. One that is gone was consumed, one with another

@@ -62,3 +62,27 @@ type File interface {
 	// Close ends the use of this File. It does not sync.
 	Close() error
 }
+
+// ReadFile returns what is in the file of that name.
+func ReadFile(fsys FS, name string) ([]byte, error) {
+	file, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	return ReadAll(file)
+}
+
+// ReadAll returns what is in the file, as long as it was when the call began.
+func ReadAll(file File) ([]byte, error) {
+	size, err := file.Size()
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, size)
+	n, err := file.ReadAt(b, 0)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return b[:n], err
+}

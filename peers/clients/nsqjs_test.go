@@ -3,66 +3,26 @@ package clients
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/nsqio/nsq/nsqd"
 
 	"github.com/millrace/millrace/peers/node"
 )
 
-// nsqjs installs NSQ's client for Node.js as its lock file says, once for each version of
-// that file, in the user's cache, and returns its folder.
+// nsqjs installs NSQ's client for Node.js, and returns its folder.
 func nsqjs(t *testing.T) string {
 	t.Helper()
-	const from = "testdata/nsqjs"
-	lock, err := os.ReadFile(filepath.Join(from, "package-lock.json"))
+	modules, err := node.NodeModules(t.Context(), "testdata/nsqjs")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = os.TempDir()
-	}
-	dir := filepath.Join(cache, "millrace-peers", fmt.Sprintf("nsqjs-%x", sha256.Sum256(lock))[:22])
-	installed := filepath.Join(dir, "node_modules", "nsqjs")
-	if _, err := os.Stat(installed); err == nil {
-		return installed
-	}
-	// In a folder beside, which takes its place when it is whole.
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	fresh, err := os.MkdirTemp(filepath.Dir(dir), "new-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = os.RemoveAll(fresh) }() // it is gone when all went well
-	manifest, err := os.ReadFile(filepath.Join(from, "package.json"))
-	if err := errors.Join(err, os.WriteFile(filepath.Join(fresh, "package.json"), manifest, 0o600),
-		os.WriteFile(filepath.Join(fresh, "package-lock.json"), lock, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	npm := exec.CommandContext(ctx, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
-	npm.Dir = fresh
-	if out, err := npm.CombinedOutput(); err != nil {
-		t.Fatalf("npm ci: %v\n%s", err, out)
-	}
-	if err := os.Rename(fresh, dir); err != nil {
-		if _, gone := os.Stat(installed); gone != nil { // unless somebody else was first
-			t.Fatal(err)
-		}
-	}
-	return installed
+	return filepath.Join(modules, "nsqjs")
 }
 
 func TestNSQJS(t *testing.T) {

@@ -3,7 +3,6 @@ package drivers_test
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -20,62 +19,21 @@ import (
 
 	"github.com/millrace/millrace"
 	"github.com/millrace/millrace/gather"
+	"github.com/millrace/millrace/peers/node"
 	"github.com/millrace/millrace/worker"
 )
 
 const nodeExample = "../../examples/amqp-node"
 
-// amqplib installs what the example in Node.js needs, as its lock file says, once for each version
-// of that file, in the user's cache, and returns its node_modules.
-func amqplib(t *testing.T) string {
-	t.Helper()
-	lock, err := os.ReadFile(filepath.Join(nodeExample, "package-lock.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		cache = os.TempDir()
-	}
-	dir := filepath.Join(cache, "millrace-peers", fmt.Sprintf("amqplib-%x", sha256.Sum256(lock))[:24])
-	installed := filepath.Join(dir, "node_modules")
-	if _, err := os.Stat(installed); err == nil {
-		return installed
-	}
-	// In a folder beside, which takes its place when it is whole.
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	fresh, err := os.MkdirTemp(filepath.Dir(dir), "new-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = os.RemoveAll(fresh) }() // it is gone when all went well
-	manifest, err := os.ReadFile(filepath.Join(nodeExample, "package.json"))
-	if err := errors.Join(err, os.WriteFile(filepath.Join(fresh, "package.json"), manifest, 0o600),
-		os.WriteFile(filepath.Join(fresh, "package-lock.json"), lock, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	npm := exec.CommandContext(ctx, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
-	npm.Dir = fresh
-	if out, err := npm.CombinedOutput(); err != nil {
-		t.Fatalf("npm ci: %v\n%s", err, out)
-	}
-	if err := os.Rename(fresh, dir); err != nil {
-		if _, gone := os.Stat(installed); gone != nil { // unless somebody else was first
-			t.Fatal(err)
-		}
-	}
-	return installed
-}
-
 // nodeScript is a script of the example, not yet started. It is killed with the test.
 func nodeScript(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
+	modules, err := node.NodeModules(t.Context(), nodeExample)
+	if err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.CommandContext(t.Context(), "node", append([]string{filepath.Join(nodeExample, name)}, args...)...)
-	cmd.Env = append(os.Environ(), "NODE_PATH="+amqplib(t))
+	cmd.Env = append(os.Environ(), "NODE_PATH="+modules)
 	return cmd
 }
 
