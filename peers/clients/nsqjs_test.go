@@ -18,7 +18,7 @@ import (
 // nsqjs installs NSQ's client for Node.js, and returns its folder.
 func nsqjs(t *testing.T) string {
 	t.Helper()
-	modules, err := node.NodeModules(t.Context(), "testdata/nsqjs")
+	modules, err := node.NPM(t.Context(), "testdata/nsqjs")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ const nodeExample = "../../examples/amqp-node"
 // nodeScript is a script of the example, not yet started. It is killed with the test.
 func nodeScript(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
-	modules, err := node.NodeModules(t.Context(), nodeExample)
+	modules, err := node.NPM(t.Context(), nodeExample)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// NodeModules installs what the package.json in a folder asks for, exactly as the
+// NPM installs what the package.json in a folder asks for, exactly as the
 // package-lock.json beside it says, and returns the node_modules folder. It is installed in the
 // user's cache, once for each version of the lock file; no package's scripts are run.
-func NodeModules(ctx context.Context, folder string) (string, error) {
+func NPM(ctx context.Context, folder string) (string, error) {
 	lock, err := os.ReadFile(filepath.Join(folder, "package-lock.json")) //nolint:gosec // a test names it
 	if err != nil {
 		return "", err
