@@ -50,11 +50,7 @@ func isStatus(err error, status int) bool {
 
 // node asks a node. A path begins with a slash.
 func (a *api) node(ctx context.Context, method string, at endpoint, path string, params url.Values) ([]byte, error) {
-	scheme := "http://"
-	if a.access.tls != nil {
-		scheme = "https://"
-	}
-	answer, err := a.ask(ctx, method, scheme+at.http+path, params, a.access.secret)
+	answer, err := a.ask(ctx, method, a.access.scheme()+at.http+path, params, a.access.secret)
 	if err != nil {
 		return nil, fmt.Errorf("the broker at %s: %w", at.tcp, err)
 	}
@@ -75,12 +71,12 @@ func (a *api) ask(ctx context.Context, method, where string, params url.Values, 
 	}
 	resp, err := a.client.Do(r)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoAPI, err)
+		return nil, fmt.Errorf("%w at %s: %w", errNoAPI, r.URL.Host, plain(err))
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNoAPI, err)
+		return nil, fmt.Errorf("%w at %s: %w", errNoAPI, r.URL.Host, plain(err))
 	}
 	if resp.StatusCode == http.StatusOK {
 		return body, nil

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -66,11 +67,13 @@ type conn struct {
 	hasty   atomic.Bool // there is hardly any
 }
 
-// refusal is returned when a node does not let us in, or not do something: it will not the
-// next time either.
+// refusal is returned when a node does not let us in, or subscribe.
 type refusal struct{ why string }
 
 func (r *refusal) Error() string { return r.why }
+
+// Unwrap returns ErrRefused.
+func (r *refusal) Unwrap() error { return ErrRefused }
 
 func refused(format string, args ...any) error { return &refusal{fmt.Sprintf(format, args...)} }
 
@@ -82,7 +85,7 @@ func connect(ctx context.Context, address string, a access, lease time.Duration)
 	var dialer net.Dialer
 	raw, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("no broker answers at %s: %w", address, err)
+		return nil, fmt.Errorf("no broker answers at %s: %w", address, plain(err))
 	}
 	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Now()) })
 	c := &conn{address: address, net: raw}
@@ -97,6 +100,21 @@ func connect(ctx context.Context, address string, a access, lease time.Duration)
 	_ = raw.SetDeadline(time.Time{})
 	c.talk(raw)
 	return c, nil
+}
+
+// plain is what the system says, without the words of the functions that asked it: who reads
+// an error of ours is told the address in it.
+func plain(err error) error {
+	if asked := (*url.Error)(nil); errors.As(err, &asked) {
+		err = asked.Err
+	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		err = op.Err
+	}
+	if call := (*os.SyscallError)(nil); errors.As(err, &call) {
+		err = call.Err
+	}
+	return err
 }
 
 // talk begins to send and to read what is sent after the greeting.
@@ -125,7 +143,7 @@ func (c *conn) notLetIn(err error) error {
 	if errors.Is(err, errNotNSQ) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("what answers at %s does not speak NSQ's protocol: %w", c.address, err)
 	}
-	return fmt.Errorf("the broker at %s: %w", c.address, err)
+	return fmt.Errorf("the broker at %s: %w", c.address, plain(err))
 }
 
 // greet says who we are and what we want, and shows the secret.
@@ -168,7 +186,7 @@ func (c *conn) greet(ctx context.Context, a access, lease time.Duration) error {
 		return nil
 	}
 	if a.secret == "" {
-		return refused("wants a secret: say it with ?secret=…, or in $%s", tokenVariable)
+		return refused("wants a token: set $%s, or write ?secret=…", tokenVariable)
 	}
 	if command, err = gonsq.Auth(a.secret); err != nil {
 		return err
@@ -245,7 +263,7 @@ func (c *conn) denied(text string) error {
 	code, _, _ := strings.Cut(text, " ")
 	switch code {
 	case nsqwire.AuthFailed, nsqwire.Unauthorized:
-		return refused("does not accept our secret: %s", text)
+		return refused("does not accept our token: %s", text)
 	case nsqwire.BadBody:
 		return refused("does not take our terms: %s", text)
 	}

@@ -1,6 +1,7 @@
 package nsq
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"github.com/millrace/millrace"
 	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/internal/door"
+	"github.com/millrace/millrace/internal/nsqwire"
 )
 
 func TestMain(m *testing.M) {
@@ -263,7 +266,7 @@ func TestPublishesBesideOneThatIsRefusedSucceed(t *testing.T) {
 		})
 		publishing.Go(func() {
 			err := b.Publish(t.Context(), "t", millrace.Message{Delay: 2 * time.Hour})
-			if err == nil || !strings.Contains(err.Error(), "longer than the broker takes (its --max-req-timeout)") {
+			if err == nil || !strings.Contains(err.Error(), "longer than the broker takes (its --max-req-timeout)") || !errors.Is(err, ErrRefused) {
 				t.Errorf("a delay of two hours: %v", err)
 			}
 		})
@@ -276,6 +279,114 @@ func TestPublishesBesideOneThatIsRefusedSucceed(t *testing.T) {
 	if len(seen) != 160 {
 		t.Errorf("%d of 160 came", len(seen))
 	}
+}
+
+// hanging is a node that lets us in and subscribe, and then says nothing more.
+func hanging(t *testing.T) (address string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conns sync.WaitGroup
+	t.Cleanup(func() {
+		_ = ln.Close()
+		conns.Wait()
+	})
+	conns.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			conns.Go(func() {
+				defer c.Close()
+				heard := bufio.NewScanner(c)
+				for heard.Scan() {
+					switch line := heard.Text(); {
+					case strings.HasSuffix(line, "IDENTIFY"):
+						_, _ = c.Write(nsqwire.AppendFrame(nil, nsqwire.FrameResponse, `{"max_rdy_count":2500}`))
+					case strings.Contains(line, "SUB "):
+						_, _ = c.Write(nsqwire.AppendFrame(nil, nsqwire.FrameResponse, "OK"))
+					}
+				}
+			})
+		}
+	})
+	return ln.Addr().String()
+}
+
+// A node that hangs does not keep a subscription from closing, and what it may not have heard
+// is said.
+func TestClosingSaysThatANodeMayNotHaveHeardTheLastAcks(t *testing.T) {
+	t.Parallel()
+	b := opened(t, "nsq://"+hanging(t)+"?http=127.0.0.1:1")
+	s := subscribed(t, b, millrace.SubscribeOptions{})
+	begun := time.Now()
+	if err := s.Close(); err == nil || !strings.Contains(err.Error(), "does not answer: what was acked last may be delivered again") {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(begun); took > 2*farewell {
+		t.Errorf("it took %v", took)
+	}
+	b = opened(t, serve(t, door.Config{}).url)
+	if err := subscribed(t, b, millrace.SubscribeOptions{}).Close(); err != nil {
+		t.Errorf("of a node that answers: %v", err)
+	}
+}
+
+// What is refused is refused the next time too; a full disk is not.
+func TestOnlyWhatIsRefusedForGoodIsRefused(t *testing.T) {
+	for code, want := range map[string]bool{nsqwire.PubFailed: false, nsqwire.MPubFailed: false, nsqwire.Unauthorized: true, nsqwire.BadTopic: true} {
+		if err := error(&nodeError{code: code, text: code}); errors.Is(err, ErrRefused) != want {
+			t.Errorf("%s: %v", code, !want)
+		}
+	}
+	if !errors.Is(refused("does not let us in"), ErrRefused) {
+		t.Error("a node that does not let us in")
+	}
+}
+
+// A node that is not there is an error of Open's, and nothing else; one that goes away later is
+// logged, with the reason.
+func TestWhatIsWrongWhileOpeningIsSaidOnce(t *testing.T) {
+	var log logged
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(before)
+	_, err := millrace.Open(t.Context(), "nsq://127.0.0.1:1")
+	if err == nil || err.Error() != "open broker nsq://127.0.0.1:1: no broker answers at 127.0.0.1:1: connection refused" || !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("%v", err)
+	}
+	if said := log.String(); said != "" {
+		t.Errorf("it logs %s", said)
+	}
+	on := serve(t, door.Config{})
+	opened(t, on.url)
+	on.stop()
+	for until := time.Now().Add(10 * time.Second); !strings.Contains(log.String(), "the connection to the broker at "+on.tcp+" was lost"); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("it logs %s", log.String())
+		}
+	}
+}
+
+// logged is what was logged.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 func TestNothingIsAllocatedForEachMessageThatComes(t *testing.T) {

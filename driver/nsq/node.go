@@ -3,6 +3,7 @@ package nsq
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -77,7 +78,7 @@ func (n *node) run(ctx context.Context) {
 			}
 			n.change(c, nil)
 			stop := context.AfterFunc(ctx, func() { _ = c.net.Close() })
-			err = n.read(c)
+			err = n.lost(n.read(c))
 			stop()
 			c.close()
 		}
@@ -86,7 +87,7 @@ func (n *node) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if !told {
+		if !told && n.broker.opened.Load() { // before that, the error of Open says it
 			slog.Warn("nsq: not connected, and trying again", "node", n.at.tcp, "error", err)
 			told = true
 		}
@@ -144,6 +145,14 @@ func (n *node) read(c *conn) error {
 	}
 }
 
+// lost is the error of a connection that has ended.
+func (n *node) lost(err error) error {
+	if told := (*nodeError)(nil); errors.As(err, &told) {
+		return err
+	}
+	return fmt.Errorf("the connection to the broker at %s was lost: %w", n.at.tcp, plain(err))
+}
+
 // answered notes that the node has taken what was sent first.
 func (n *node) answered() {
 	n.mu.Lock()
@@ -187,6 +196,14 @@ func (n *node) failed(text string) error {
 type nodeError struct{ code, text, node string }
 
 func (e *nodeError) Error() string { return "the broker at " + e.node + " says " + e.text }
+
+// Unwrap returns ErrRefused, unless it may go better another time.
+func (e *nodeError) Unwrap() error {
+	if e.publishFailed() {
+		return nil
+	}
+	return ErrRefused
+}
 
 // load is how many publishes wait for an answer; false when the node is not connected.
 func (n *node) load() (int, bool) {

@@ -26,7 +26,8 @@
 //
 // # When a node goes away
 //
-// The driver connects again by itself, for ever, and logs that to slog's default logger.
+// The driver connects again by itself, for ever, and logs that to slog's default logger: not
+// while the broker is opened, when the error says what is wrong.
 // Meanwhile other nodes take what is published. While there is none Publish, Declare and
 // Subscribe wait until their context ends; their error then says for what. A publish whose
 // answer was lost is sent again, so that a message may be there twice. What a node has is
@@ -58,6 +59,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace"
@@ -67,6 +69,10 @@ const (
 	nodesScheme   = "nsq"
 	lookupdScheme = "nsqlookupd"
 )
+
+// ErrRefused is returned when a node does not let us in, or not do what it is asked to: it
+// will not the next time either.
+var ErrRefused = errors.New("nsq: refused")
 
 func init() {
 	millrace.Register(nodesScheme, open)
@@ -97,6 +103,7 @@ func open(ctx context.Context, u *url.URL) (millrace.Broker, error) {
 		_ = b.Close()
 		return nil, err
 	}
+	b.opened.Store(true)
 	return b, nil
 }
 
@@ -109,6 +116,7 @@ type Broker struct {
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
 	routines sync.WaitGroup
+	opened   atomic.Bool
 
 	mu       sync.Mutex // guards what follows; never held while waiting or calling
 	nodes    []*node    // replaced, not changed

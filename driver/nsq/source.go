@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -75,10 +77,13 @@ func (src *source) run(ctx context.Context) {
 				}
 			})
 			src.set(c, nil)
-			if err = src.read(c); errors.Is(err, errBye) {
+			switch err = src.read(c); {
+			case errors.Is(err, errBye):
 				c.hasty.Store(true)
 				_ = src.read(c) // what nsqd was about to send
 				c.finish()
+			case c.leaving.Load() && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed)):
+				src.sub.unheard(src.node)
 			}
 			stop()
 			src.set(nil, err)

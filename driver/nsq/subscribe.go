@@ -39,6 +39,7 @@ type subscription struct {
 	ready    queue
 	leases   leases
 	why      error // that it has ended for
+	unsure   error // why a node may not have heard the last acks
 }
 
 // Subscribe starts to consume from a channel of every node, which creates it. It waits
@@ -238,12 +239,22 @@ func (s *subscription) giveBackReady() {
 	}
 }
 
-// Close gives back what is held, and ends the subscription.
+// Close gives back what is held, and ends the subscription. It returns an error when a node
+// hangs, so that nobody knows whether it has heard the last acks.
 func (s *subscription) Close() error {
 	if !s.end(millrace.ErrClosed) {
 		return fmt.Errorf("nsq: %s/%s: %w", s.topic, s.channel, millrace.ErrClosed)
 	}
-	return nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unsure
+}
+
+// unheard notes that a node does not say goodbye.
+func (s *subscription) unheard(n *node) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unsure = fmt.Errorf("nsq: %s/%s: the broker at %s does not answer: what was acked last may be delivered again", s.topic, s.channel, n.at.tcp)
 }
 
 // end ends the subscription, for that reason unless it has another, and waits until all its

@@ -82,6 +82,43 @@ func parse(u *url.URL) (s settings, err error) {
 	return s, err
 }
 
+// HTTPAPI is where a node is asked over HTTP, and how it lets us in.
+type HTTPAPI struct {
+	// Address is HOST:PORT, and Base what its URLs begin with, as in https://host:4152.
+	Address, Base string
+	// TLS is nil without TLS.
+	TLS *tls.Config
+	// Token is what Authorization: Bearer is to show; "" for none.
+	Token string
+}
+
+// HTTPAPIs returns the HTTP APIs of the nodes that a URL names. Nothing is connected. Returns
+// an error that wraps millrace.ErrBadURL when it is not the URL of nodes: those of
+// nsqlookupd:// are known to nsqlookupd alone.
+func HTTPAPIs(brokerURL string) ([]HTTPAPI, error) {
+	u, err := url.Parse(brokerURL)
+	if err != nil || u.Scheme != nodesScheme {
+		return nil, badURL("write %s://HOST:PORT, the address of a broker", nodesScheme)
+	}
+	s, err := parse(u)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", u.Redacted(), err)
+	}
+	all := make([]HTTPAPI, len(s.nodes))
+	for i, at := range s.nodes {
+		all[i] = HTTPAPI{Address: at.http, Base: s.access.scheme() + at.http, TLS: s.access.tls, Token: s.access.secret}
+	}
+	return all, nil
+}
+
+// scheme is what URLs of HTTP APIs begin with.
+func (a *access) scheme() string {
+	if a.tls != nil {
+		return "https://"
+	}
+	return "http://"
+}
+
 // addresses makes each of the hosts HOST:PORT.
 func addresses(hosts []string, port string) ([]string, error) {
 	var all []string

@@ -46,6 +46,24 @@ func TestURLsNameNodesAndTheirAPIs(t *testing.T) {
 	}
 }
 
+func TestHTTPAPIsAreThoseOfTheNodes(t *testing.T) {
+	t.Setenv("MILLRACE_TOKEN", "hush")
+	apis, err := HTTPAPIs("nsq://a,b:2?http=80,c:90")
+	want := []HTTPAPI{{Address: "a:80", Base: "http://a:80", Token: "hush"}, {Address: "c:90", Base: "http://c:90", Token: "hush"}}
+	if err != nil || !slices.Equal(apis, want) {
+		t.Errorf("%+v, %v, want %+v", apis, err, want)
+	}
+	apis, err = HTTPAPIs("nsq://a?tls=true&secret=of+the+URL")
+	if err != nil || len(apis) != 1 || apis[0].Base != "https://a:4152" || apis[0].TLS == nil || apis[0].Token != "of the URL" {
+		t.Errorf("%+v, %v", apis, err)
+	}
+	for _, text := range []string{"nsqlookupd://a", "amqp://a", "a:4150", "nsq://a?frob=1", "nsq://a?secret=of+the+URL&frob=1"} {
+		if _, err := HTTPAPIs(text); !errors.Is(err, millrace.ErrBadURL) || strings.Contains(err.Error(), "of+the") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 // The secret is in no error: those quote the URL.
 func TestTheSecretComesFromTheURLOrTheEnvironment(t *testing.T) {
 	t.Setenv("MILLRACE_TOKEN", "of the environment")

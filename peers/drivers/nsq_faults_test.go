@@ -82,8 +82,8 @@ func TestASecretOpensABrokerOfNSQ(t *testing.T) {
 	t.Cleanup(authority.Close)
 	onEachNSQ(t, func(t *testing.T, start node.Start) {
 		n := startNSQ(t, start, func(o *node.Options) { o.AuthHTTPAddresses = []string{authority.Listener.Addr().String()} })
-		wantRefused(t, nsqURL(n), "wants a secret", "?secret=")
-		wantRefused(t, nsqURL(n)+"&secret=wrongsecret", "does not accept our secret")
+		wantRefused(t, nsqURL(n), "wants a token", "?secret=")
+		wantRefused(t, nsqURL(n)+"&secret=wrongsecret", "does not accept our token")
 		b := openNSQ(t, nsqURL(n)+"&secret=opensesame")
 		defer b.Close()
 		sub, err := b.Subscribe(t.Context(), "allowed", "c", millrace.SubscribeOptions{})
