@@ -105,6 +105,8 @@ func advice(err error) string {
 	switch {
 	case errors.Is(err, ErrNewerVersion):
 		return "use that version, or choose another directory"
+	case errors.Is(err, syscall.ENOTDIR):
+		return "a file stands there: choose another name"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return "make room, or choose another directory"
 	default:
