@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
-	"os/signal"
 	"sync"
 	"syscall"
 	"time"
@@ -131,33 +129,4 @@ func (m *mapping) settle(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// signals are those that ask this process to stop.
-type signals struct {
-	stop, pipe chan os.Signal
-}
-
-// catchSignals keeps signals from ending the process, which would leave commands
-// behind. What the process was told to ignore, as by nohup, it goes on to ignore.
-func catchSignals() *signals {
-	s := &signals{stop: make(chan os.Signal, 4), pipe: make(chan os.Signal, 1)}
-	for _, sig := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
-		if !signal.Ignored(sig) {
-			signal.Notify(s.stop, sig)
-		}
-	}
-	// Caught but not ignored: commands would inherit that. Writing then returns EPIPE.
-	signal.Notify(s.pipe, syscall.SIGPIPE)
-	// Commands do inherit this, and are meant to: one that asks the terminal, as for a
-	// password, fails at once. It would be stopped, being in the background there, and
-	// nobody would know why nothing happens.
-	signal.Ignore(syscall.SIGTTIN, syscall.SIGTTOU)
-	return s
-}
-
-func (s *signals) release() {
-	signal.Stop(s.stop)
-	signal.Stop(s.pipe)
-	signal.Reset(syscall.SIGTTIN, syscall.SIGTTOU)
 }

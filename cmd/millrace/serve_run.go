@@ -41,8 +41,13 @@ func serve(ctx context.Context, o *serveOptions) error {
 	s.log = newLogger(os.Stderr, o.logPrefix, s.level)
 	// Whoever reads the log may go away; the broker stays.
 	signal.Ignore(syscall.SIGPIPE)
-	asked := make(chan os.Signal, 4)
-	signal.Notify(asked, syscall.SIGINT, syscall.SIGTERM)
+	raw, asked, over := make(chan os.Signal, 4), make(chan os.Signal, 4), make(chan struct{})
+	signal.Notify(raw, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(raw)
+	var requests sync.WaitGroup
+	defer requests.Wait()
+	defer close(over)
+	requests.Go(func() { forwardRequests(raw, asked, over) })
 	defer signal.Stop(asked)
 	if !signal.Ignored(syscall.SIGHUP) {
 		signal.Notify(asked, syscall.SIGHUP)
