@@ -11,12 +11,13 @@ import (
 	"math"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
+	"github.com/millrace/millrace"
 	"github.com/millrace/millrace/broker"
 	"github.com/millrace/millrace/driver/embedded"
+	"github.com/millrace/millrace/driver/nsq"
 	"github.com/millrace/millrace/internal/door"
 )
 
@@ -33,26 +34,38 @@ type api struct {
 	close  func() error
 }
 
+// errNoAnswer is returned when nobody answers over HTTP.
+var errNoAnswer = errors.New("no broker answers over HTTP")
+
+// apiError is returned when the broker does not do what it is asked to.
+type apiError struct {
+	word string // of nsqd's API, as in TOPIC_NOT_FOUND
+	text string
+}
+
+func (e *apiError) Error() string { return e.text }
+
 // openAPI returns the HTTP API of the broker at the URL. Nothing is connected before it is
-// asked.
+// asked. Returns an error that wraps millrace.ErrBadURL when such brokers have none, or there
+// are several.
 func openAPI(brokerURL string) (*api, error) {
-	at, err := parseNSQ(brokerURL)
-	if err != nil {
-		return nil, err
-	}
-	if at == nil {
+	if oneProcess(brokerURL) {
 		return openDirAPI(brokerURL)
 	}
-	transport := &http.Transport{TLSClientConfig: at.tls}
-	a := &api{
-		base: "http://" + at.http, name: at.http, token: os.Getenv(tokenVariable),
+	nodes, err := nsq.HTTPAPIs(brokerURL)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w; only millrace serve, or a directory, as in file:///var/lib/jobs, can do this", err)
+	case len(nodes) > 1:
+		return nil, fmt.Errorf("%w: write one of the %d brokers, the one that is meant", millrace.ErrBadURL, len(nodes))
+	}
+	at := nodes[0]
+	transport := &http.Transport{TLSClientConfig: at.TLS}
+	return &api{
+		base: at.Base, name: at.Address, token: at.Token,
 		client: &http.Client{Transport: transport, Timeout: apiWithin},
 		close:  func() error { transport.CloseIdleConnections(); return nil },
-	}
-	if at.tls != nil {
-		a.base = "https://" + at.http
-	}
-	return a, nil
+	}, nil
 }
 
 // openDirAPI opens the broker in a directory.
@@ -103,7 +116,7 @@ func (a *api) ask(ctx context.Context, method, path string, params url.Values, v
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err != nil:
-		return fmt.Errorf("no broker answers over HTTP at %s: %s; does millrace serve run there? ?http=PORT in --broker says where its HTTP API is", a.name, sentence(err))
+		return fmt.Errorf("%w at %s: %s; does millrace serve run there? ?http=PORT in --broker says where its HTTP API is", errNoAnswer, a.name, sentence(err))
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
@@ -126,26 +139,50 @@ func (a *api) refused(status int, body []byte, params url.Values) error {
 		return fmt.Errorf("what answers at %s is no broker: status %d", a.name, status)
 	}
 	word, why, explained := strings.Cut(told.Message, " - ")
+	says := func(format string, args ...any) error { return &apiError{word, fmt.Sprintf(format, args...)} }
 	switch word {
 	case "UNAUTHORIZED":
-		return fmt.Errorf("the broker at %s wants a token: set $%s", a.name, tokenVariable)
+		return says("the broker at %s wants a token: set $%s", a.name, tokenVariable)
 	case "FORBIDDEN":
-		return fmt.Errorf("the broker at %s does not allow it to this token", a.name)
+		return says("the broker at %s does not allow it to this token", a.name)
 	case "TLS_REQUIRED":
-		return fmt.Errorf("the broker at %s wants TLS: write ?tls=true in --broker", a.name)
+		return says("the broker at %s wants TLS: write ?tls=true in --broker", a.name)
 	case "NOT_FOUND":
-		return fmt.Errorf("the broker at %s cannot do this: is it nsqd, or an older millrace?", a.name)
-	case "TOPIC_NOT_FOUND":
-		return fmt.Errorf("there is no topic %s", params.Get("topic"))
-	case "CHANNEL_NOT_FOUND":
-		return fmt.Errorf("topic %s has no channel %s", params.Get("topic"), params.Get("channel"))
+		return says("the broker at %s cannot do this: is it nsqd, or an older millrace?", a.name)
+	case noTopic:
+		return says("there is no topic %s", params.Get("topic"))
+	case noChannel:
+		return says("topic %s has no channel %s", params.Get("topic"), params.Get("channel"))
 	case "INVALID_FROM":
 		return flagError("from", "%s", explain(errors.New(why)))
 	}
 	if explained {
-		return errors.New(explain(errors.New(why)))
+		return says("%s", explain(errors.New(why)))
 	}
-	return fmt.Errorf("the broker at %s says %s", a.name, told.Message)
+	return says("the broker at %s says %s", a.name, told.Message)
+}
+
+// What the API says of what is not there.
+const (
+	noTopic   = "TOPIC_NOT_FOUND"
+	noChannel = "CHANNEL_NOT_FOUND"
+)
+
+// hasTopic says whether there is such a topic.
+func (a *api) hasTopic(ctx context.Context, topic string) (bool, error) {
+	var told struct {
+		Topics []struct {
+			Name string `json:"topic_name"`
+		}
+	}
+	params := url.Values{"format": {"json"}, "topic": {topic}, "include_clients": {"false"}, "include_mem": {"false"}}
+	err := a.get(ctx, "/stats", params, &told)
+	for _, t := range told.Topics {
+		if t.Name == topic {
+			return true, err
+		}
+	}
+	return false, err
 }
 
 // handled is a http.RoundTripper that a handler in this process answers.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/millrace/millrace"
 )
 
 func TestABrokerThatRunsIsPeekedIntoAndReplayed(t *testing.T) {
@@ -105,19 +108,19 @@ func TestADirectoryIsPeekedIntoWhenNobodyHasItOpen(t *testing.T) {
 	}
 }
 
-func TestTheHTTPDoorIsAtTheNextPort(t *testing.T) {
-	for url, want := range map[string]string{
-		"nsq://h":                       "h:4151",
-		"nsq://h:4150":                  "h:4151",
-		"nsq://h:14150":                 "h:14151",
-		"nsq://[::1]:10":                "[::1]:11",
-		"nsq://h:4150?tls=true":         "h:4152",
-		"nsq://h:4150?http=80":          "h:80",
-		"nsq://h:4150?tls=1&http=o:443": "o:443",
+// What cannot be asked over HTTP is refused with a sentence.
+func TestOnlyOneBrokerThatCanShowItsMessagesIsAsked(t *testing.T) {
+	for url, says := range map[string]string{
+		"amqp://h": "only millrace serve, or a directory", "nats://h": "only millrace serve", "nsqlookupd://h": "only millrace serve",
+		"nsq://a,b": "write one of the 2 brokers", "nsq://a?frob=1": `there is no option "frob"`, "nsq://a?secret=hush&frob=1": "secret=xxxxx",
 	} {
-		if at, err := parseNSQ(url); err != nil || at.http != want {
-			t.Errorf("%s: %+v, %v; want %s", url, at, err, want)
+		if _, err := openAPI(url); !errors.Is(err, millrace.ErrBadURL) || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want %q", url, err, says)
 		}
+	}
+	a, err := openAPI("nsq://h:4150?tls=1&http=o:443&secret=hush")
+	if err != nil || a.base != "https://o:443" || a.name != "o:443" || a.token != "hush" {
+		t.Errorf("%+v, %v", a, err)
 	}
 }
 

@@ -123,10 +123,9 @@ func (o *deadOptions) define(cmd *cobra.Command, count int, usage string) {
 	f := cmd.Flags()
 	f.IntVarP(&o.count, "count", "n", count, usage)
 	f.StringVarP(&o.channel, "channel", "c", "", "only what this `CHANNEL` of the topic has given up")
-	brokerFlag(f, &o.broker)
+	brokerFlag(cmd, &o.broker, serveURL, anyBroker)
 	complete(cmd, "count")
 	complete(cmd, "channel")
-	complete(cmd, "broker", "nsq://", "file:///")
 }
 
 // resolve checks what the user wrote.
@@ -187,19 +186,24 @@ func (o *deadOptions) retry(ctx context.Context, out io.Writer) error {
 		}
 		return b.Publish(ctx, o.topic, msgs...)
 	})
-	return errors.Join(err, tell(out, n, "published to "+o.topic+" again"))
+	return o.tell(ctx, out, n, "published to "+o.topic+" again", err)
 }
 
 // drop takes letters away.
 func (o *deadOptions) drop(ctx context.Context, out io.Writer) error {
 	n, err := o.take(ctx, func(millrace.Broker, []millrace.Delivery) error { return nil })
-	return errors.Join(err, tell(out, n, "dropped"))
+	return o.tell(ctx, out, n, "dropped", err)
 }
 
 // tell says what was done, also when not all could be.
-func tell(out io.Writer, n int, done string) error {
-	_, err := fmt.Fprintf(out, "%s %s\n", letters(int64(n)), done)
-	return err
+func (o *deadOptions) tell(ctx context.Context, out io.Writer, n int, done string, err error) error {
+	if n == 0 && err == nil {
+		if err := o.noSuchTopic(ctx); err != nil {
+			return err
+		}
+	}
+	_, e := fmt.Fprintf(out, "%s %s\n", letters(int64(n)), done)
+	return errors.Join(err, e)
 }
 
 func letters(n int64) string {

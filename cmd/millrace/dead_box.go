@@ -33,7 +33,7 @@ type deadBox struct {
 
 // openBox connects to the broker; a box that is not there is empty.
 func (o *deadOptions) openBox(ctx context.Context) (*deadBox, error) {
-	b, err := millrace.Open(ctx, o.broker)
+	b, err := openBroker(ctx, o.broker)
 	if err != nil {
 		return nil, err
 	}

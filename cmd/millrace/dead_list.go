@@ -55,6 +55,9 @@ func (o *deadOptions) list(ctx context.Context, out, notes io.Writer) error {
 	case left > 0:
 		_, err = fmt.Fprintf(notes, "%s more that somebody else is at, or that wait for their time\n", letters(left))
 	case listed == 0:
+		if err := o.noSuchTopic(ctx); err != nil {
+			return err
+		}
 		_, err = fmt.Fprintf(notes, "no dead letters of %s\n", o.topic)
 	}
 	return err

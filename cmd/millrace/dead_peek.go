@@ -2,17 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"net"
-	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/millrace/millrace"
@@ -28,13 +23,16 @@ const peekWithin = 10 * time.Second
 
 // peek shows the letters to use, page by page, by the broker's HTTP API: so nobody's are
 // taken away, not even for a moment.
-func (o *deadOptions) peek(ctx context.Context, use func([]millrace.Delivery) (enough bool, err error)) error {
-	address := peekAddress(o.broker)
-	if address == "" {
-		return errNoPeek
+func (o *deadOptions) peek(ctx context.Context, use func([]millrace.Delivery) (enough bool, err error)) (err error) {
+	a, err := openAPI(o.broker)
+	if errors.Is(err, millrace.ErrBadURL) {
+		return errNoPeek // or nonsense, as opening it will say
+	} else if err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, a.close()) }()
 	for from := uint64(1); ; {
-		page, err := peekPage(ctx, address, broker.DeadTopic(o.topic), from)
+		page, err := a.letters(ctx, broker.DeadTopic(o.topic), from)
 		if err != nil || len(page) == 0 {
 			return err
 		}
@@ -45,58 +43,42 @@ func (o *deadOptions) peek(ctx context.Context, use func([]millrace.Delivery) (e
 	}
 }
 
-// peekAddress is where the HTTP API of a broker is, "" where there is none that can be known:
-// as for package driver/nsq at the next port, unless the URL says where.
-func peekAddress(brokerURL string) string {
-	at, err := parseNSQ(brokerURL)
-	if err != nil || at == nil || at.tls != nil || strings.Contains(at.tcp, ",") {
-		return ""
-	}
-	if u, err := url.Parse(brokerURL); err == nil && u.Query().Has("http") {
-		return at.http
-	}
-	host, port, err := net.SplitHostPort(at.tcp)
-	n, numberErr := strconv.Atoi(port)
-	if err != nil || numberErr != nil {
-		return ""
-	}
-	return net.JoinHostPort(host, strconv.Itoa(n+1))
-}
-
-// peekPage asks for the next letters; none when there are no more.
-func peekPage(ctx context.Context, address, topic string, from uint64) ([]millrace.Delivery, error) {
-	query := url.Values{
+// letters asks for the next letters; none when there are no more.
+func (a *api) letters(ctx context.Context, topic string, from uint64) ([]millrace.Delivery, error) {
+	params := url.Values{
 		"topic": {topic}, "channel": {millrace.DeadChannel},
 		"n": {strconv.Itoa(broker.MaxPeek)}, "from": {strconv.FormatUint(from, 10)},
 	}
+	soon, cancel := context.WithTimeout(ctx, peekWithin)
+	defer cancel()
+	var page struct{ Messages []description }
+	err := a.get(soon, "/peek", params, &page)
+	var refused *apiError
+	switch {
+	case errors.As(err, &refused) && (refused.word == noTopic || refused.word == noChannel):
+		return nil, nil
+	case refused != nil, errors.Is(err, errNoAnswer), soon.Err() != nil && ctx.Err() == nil:
+		return nil, errNoPeek
+	}
+	return deliveries(page.Messages), err
+}
+
+// noSuchTopic returns an error when it is known that there is no such topic, nor one of its
+// dead letters.
+func (o *deadOptions) noSuchTopic(ctx context.Context) error {
+	a, err := openAPI(o.broker)
+	if err != nil {
+		return nil //nolint:nilerr // it cannot be known
+	}
+	defer func() { _ = a.close() }()
 	ctx, cancel := context.WithTimeout(ctx, peekWithin)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/peek?"+query.Encode(), nil)
-	if err != nil {
-		return nil, errNoPeek
+	for _, topic := range []string{o.topic, broker.DeadTopic(o.topic)} {
+		if there, err := a.hasTopic(ctx, topic); there || err != nil {
+			return nil //nolint:nilerr // the same
+		}
 	}
-	if token := os.Getenv(tokenVariable); token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, errNoPeek
-	}
-	defer func() { _ = resp.Body.Close() }()
-	var answer struct {
-		Message  string
-		Messages []description
-	}
-	err = json.NewDecoder(resp.Body).Decode(&answer)
-	switch {
-	case err == nil && resp.StatusCode == http.StatusOK:
-		return deliveries(answer.Messages), nil
-	case answer.Message == "TOPIC_NOT_FOUND" || answer.Message == "CHANNEL_NOT_FOUND":
-		return nil, nil
-	case resp.StatusCode == http.StatusOK:
-		return nil, fmt.Errorf("the answer of %s cannot be read: %w", address, err)
-	}
-	return nil, errNoPeek
+	return fmt.Errorf("there is no topic or queue %s at this broker", o.topic)
 }
 
 // deliveries is what was described.

@@ -373,14 +373,21 @@ func TestAnExcerptIsOneLineThatATerminalCanBearToSee(t *testing.T) {
 	}
 }
 
-func TestWhereLettersCanBeLookedAt(t *testing.T) {
-	for brokerURL, want := range map[string]string{
-		"nsq://h": "h:4151", "nsq://h:5000": "h:5001", "nsq://h:5000?http=80": "h:80", "nsq://h?http=other:90": "other:90",
-		"nsq://h?tls=true": "", "nsq://a,b": "", "nsq://h?secret=x": "", "file:///d": "", "amqp://h": "", "nsqlookupd://h": "",
-	} {
-		if got := peekAddress(brokerURL); got != want {
-			t.Errorf("%s: %q, want %q", brokerURL, got, want)
-		}
+// A topic without dead letters, and one that there is not, are two things.
+func TestThatThereIsNoSuchTopicIsSaid(t *testing.T) {
+	t.Parallel()
+	s := serveProcess(t, "millrace", "--data-path", t.TempDir())
+	if exit, stderr := pub(t, s, "a\n", "there"); exit != 0 {
+		t.Fatal(stderr)
+	}
+	var out, notes bytes.Buffer
+	if err := resolved(s.url(), "there").list(t.Context(), &out, &notes); err != nil || notes.String() != "no dead letters of there\n" {
+		t.Errorf("%v, %q", err, &notes)
+	}
+	notes.Reset()
+	err := resolved(s.url(), "nosuch").list(t.Context(), &out, &notes)
+	if err == nil || err.Error() != "there is no topic or queue nosuch at this broker" || notes.Len()+out.Len() > 0 {
+		t.Errorf("%v, %q", err, &notes)
 	}
 }
 

@@ -4,20 +4,21 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
-	"sync"
 )
 
-// driverLog is where drivers log to, which is slog's default: a line is said as map says
-// things. What they log while the broker is opened is held back: when that fails, the error
-// tells it all.
+// driverLog is where drivers log to, which is slog's default: what they log becomes a line
+// that is said.
 type driverLog struct {
-	say func(format string, args ...any)
-
-	mu     sync.Mutex // guards what follows; never held while saying
-	opened bool
-	held   []string
+	say func(r slog.Record, line string)
 }
+
+// logDrivers has say told, from now on, what drivers log.
+func logDrivers(say func(r slog.Record, line string)) { slog.SetDefault(slog.New(&driverLog{say})) }
+
+// sayRecord says what a driver logs as this program says things.
+func sayRecord(_ slog.Record, line string) { fmt.Fprintln(os.Stderr, "millrace: "+line) }
 
 // Enabled implements slog.Handler.
 func (*driverLog) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
@@ -33,15 +34,7 @@ func (l *driverLog) Handle(_ context.Context, r slog.Record) error {
 	if about.Len() > 0 {
 		line += " (" + about.String()[2:] + ")"
 	}
-	l.mu.Lock()
-	hold := !l.opened
-	if hold {
-		l.held = append(l.held, line)
-	}
-	l.mu.Unlock()
-	if !hold {
-		l.say("%s", line)
-	}
+	l.say(r, line)
 	return nil
 }
 
@@ -50,14 +43,3 @@ func (l *driverLog) WithAttrs([]slog.Attr) slog.Handler { return l }
 
 // WithGroup implements slog.Handler.
 func (l *driverLog) WithGroup(string) slog.Handler { return l }
-
-// open says what was held back, and holds nothing back any more.
-func (l *driverLog) open() {
-	l.mu.Lock()
-	held := l.held
-	l.opened, l.held = true, nil
-	l.mu.Unlock()
-	for _, line := range held {
-		l.say("%s", line)
-	}
-}

@@ -21,12 +21,9 @@ const (
 	soonest = time.Second
 )
 
-// brokerIsOurs says whether only this process can use the broker: it is in memory, or
-// in a directory that is locked. Whoever waited for an answer there is then dead.
-func (o *mapOptions) brokerIsOurs() bool {
-	scheme, _, _ := strings.Cut(o.broker, ":")
-	return o.broker == "" || scheme == "mem" || scheme == "file"
-}
+// brokerIsOurs says whether only this process can use the broker. Whoever waited for an
+// answer there is then dead.
+func (o *mapOptions) brokerIsOurs() bool { return o.broker == "" || oneProcess(o.broker) }
 
 // dropLeftovers takes from the queue what earlier runs left there, which were killed:
 // run now, it would be run by another command, for nobody. It says so.

@@ -40,6 +40,7 @@ func main() {
 
 // run runs the command line and returns the exit status.
 func run(ctx context.Context, args []string) int {
+	logDrivers(sayRecord)
 	root := newRoot()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -57,7 +58,7 @@ func run(ctx context.Context, args []string) int {
 // explain writes an error in one line. The packages' names in it tell a user nothing.
 func explain(err error) string {
 	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
-	for _, name := range []string{"millrace", "broker", "worker", "gather", "task", "door", "fleet"} {
+	for _, name := range []string{"millrace", "broker", "worker", "gather", "task", "door", "fleet", "nsq", "rabbitmq", "nats"} {
 		text = strings.TrimPrefix(strings.ReplaceAll(text, ": "+name+": ", ": "), name+": ")
 	}
 	return text

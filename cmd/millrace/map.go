@@ -16,9 +16,6 @@ import (
 	"github.com/millrace/millrace/task"
 )
 
-// brokerVariable is the environment variable that stands in for --broker.
-const brokerVariable = "MILLRACE_BROKER"
-
 // inputLimit is the most bytes of one input: what a broker takes, less room for headers.
 const inputLimit = broker.DefaultMaxMessage - 4<<10
 
@@ -84,8 +81,10 @@ output open fails the task 2 seconds after the command's end: redirect its outpu
 An input may have up to 64 MiB, less 4 KiB (as an argument, what the kernel allows,
 else use --stdin), and a result, what the command writes to standard output, 63 MiB.
 
-With --broker file:///DIR the tasks are kept in a directory, which one process can
-use at a time. What a run that was killed leaves there is dropped by the next one.
+Without a broker the tasks are in memory. What a run that was killed leaves in a directory
+is dropped by the next one.
+
+` + brokerHelp + `
 
 Exit status: the number of tasks that failed, 101 when there are more, 141 when
 nobody reads standard output any more, as with | head, and 255 for everything else
@@ -137,10 +136,8 @@ that is wrong. Ctrl-C once lets the running tasks finish, twice kills them.`,
 	f.BoolVar(&o.bar, "bar", false, "show the progress bar also when standard error is not a terminal")
 	f.BoolVar(&o.tag, "tag", false, "begin every line of output with the input and a tab")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the commands without running them")
-	f.StringVar(&o.broker, "broker", os.Getenv(brokerVariable), "keep the queue in the broker at `URL`, such as file:///var/lib/jobs (default in memory; $"+brokerVariable+")")
-	f.Lookup("broker").DefValue = ""
+	brokerFlag(cmd, &o.broker, "", anyBroker)
 	complete(cmd, "halt", "never", "now,fail=1", "soon,fail=1", "soon,fail=10%", "now,success=1")
-	complete(cmd, "broker", "mem:", "file:///")
 	for _, flag := range []string{"jobs", "timeout", "ttl", "retries"} {
 		complete(cmd, flag)
 	}
@@ -180,7 +177,7 @@ func (o *mapOptions) arguments(args []string, dash int, files []string) error {
 	case len(own) == 1:
 		o.queue = own[0]
 		if err := millrace.CheckQueue(o.queue); err != nil {
-			return fmt.Errorf("%w; if it is the command, put -- before it: millrace map -- COMMAND [ARG]...", err)
+			return fmt.Errorf("%w; if it is the command, put -- before it: millrace map -- COMMAND", err)
 		}
 	}
 	for _, file := range files {
@@ -209,7 +206,6 @@ func (o *mapOptions) checkWhoWorks() error {
 	if len(o.command) > 0 {
 		return nil
 	}
-	scheme, _, _ := strings.Cut(o.broker, ":")
 	example := "millrace map -- COMMAND"
 	switch {
 	case o.queue == "":
@@ -218,7 +214,8 @@ func (o *mapOptions) checkWhoWorks() error {
 		return fmt.Errorf("--dry-run prints commands, and there is none: %s", example)
 	case o.broker == "":
 		return fmt.Errorf("put -- before the command: millrace map -- %s; or if %s is a queue that workers answer elsewhere, say where with --broker", quote([]string{o.queue}), o.queue)
-	case scheme == "mem" || scheme == "file":
+	case oneProcess(o.broker):
+		scheme, _, _ := strings.Cut(o.broker, ":")
 		return fmt.Errorf("no command, and a %s: broker is this process's alone, so no other worker can take from the queue %q: write the command after --, as in: %s", scheme, o.queue, example)
 	}
 	return nil

@@ -31,7 +31,7 @@ var (
 
 const (
 	// farewell bounds how long the broker may take to say goodbye.
-	farewell = 5 * time.Second
+	farewell = 10 * time.Second
 	// windowBytes bounds what is read ahead and what waits to be written. Commands
 	// take their time: they are not kept waiting by less than gather's default.
 	windowBytes = 16 << 20
@@ -69,7 +69,7 @@ func runMap(ctx context.Context, o mapOptions) error {
 	m.total.Store(-1)
 	signals := catchSignals()
 	defer signals.release()
-	if err := m.open(ctx); err != nil {
+	if err := m.open(ctx, signals); err != nil {
 		return err
 	}
 	typed := m.sources[0].file == "-" && term.IsTerminal(syscall.Stdin)
@@ -88,7 +88,7 @@ func runMap(ctx context.Context, o mapOptions) error {
 }
 
 // open gets everything ready, and changes nothing before all that can be checked was.
-func (m *mapping) open(ctx context.Context) (err error) {
+func (m *mapping) open(ctx context.Context, signals *signals) (err error) {
 	var handler worker.Handler
 	if len(m.command) > 0 {
 		command, err := m.newCommand()
@@ -104,12 +104,10 @@ func (m *mapping) open(ctx context.Context) (err error) {
 	if url == "" {
 		url = "mem:"
 	}
-	log := &driverLog{say: m.say}
-	slog.SetDefault(slog.New(log))
-	if m.broker, err = millrace.Open(ctx, url); err != nil {
+	logDrivers(func(_ slog.Record, line string) { m.say("%s", line) })
+	if m.broker, err = openOrStop(ctx, url, signals); err != nil {
 		return err
 	}
-	log.open()
 	switch m.unnamed = m.queue == ""; {
 	case m.unnamed && m.brokerIsOurs():
 		m.queue = localQueue

@@ -50,7 +50,7 @@ body, or body_base64 when the body is not text.
 ` + fromHelp + `
 
 ` + brokerHelp + `
-It is asked over HTTP, at the next port unless &http=PORT says where.`,
+Only millrace serve, one at a time, and a directory can do this; it is asked over HTTP.`,
 		Example: `  millrace peek orders billing
   millrace peek orders billing --json -n 1000 | jq -r .body
   millrace peek orders --from 1h`,
@@ -69,10 +69,9 @@ It is asked over HTTP, at the next port unless &http=PORT says where.`,
 	f.IntVarP(&o.count, "count", "n", 10, "show at most `N`")
 	f.StringVar(&o.from, "from", "", "show those `FROM` there on (default from the oldest on)")
 	f.BoolVar(&o.json, "json", false, "print each message with all that is known of it, in JSON")
-	brokerFlag(f, &o.broker)
+	brokerFlag(cmd, &o.broker, serveURL, shownBrokers)
 	complete(cmd, "count")
 	complete(cmd, "from", "1h", "24h")
-	complete(cmd, "broker", "nsq://", "file:///")
 	return cmd
 }
 

@@ -46,11 +46,12 @@ and started again. Waiting for the broker never counts as silence.
 While the broker does not answer or is full, pub waits and tries again, so that in the
 worst case a message is published twice. What the broker refuses for good is an error.
 
-Ctrl-C ends the reading, and publishes what was read; twice ends at once.
+Ctrl-C or SIGTERM ends the reading, and publishes what was read, for up to 5 seconds; twice
+ends at once. Then the exit status is 255, and what was not published is counted.
 
 ` + brokerHelp,
 		Example: `  tail -F access.log | millrace pub access
-  find . -type f -print0 | millrace pub files -0 --broker nsq://queue.example.org:4150
+  find . -type f -print0 | millrace pub files -0 --broker amqp://user:pass@rabbit/
   millrace pub prices -j 3 --ttl 5s -- ./follow-exchange --shard {%}`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -79,10 +80,9 @@ Ctrl-C ends the reading, and publishes what was read; twice ends at once.
 	f.IntVarP(&o.sources, "jobs", "j", 1, "run the command `N` times at once")
 	f.Var(&ttl, "ttl", "kill a command that writes no line for this `TIME`, and start it again (default never)")
 	f.BoolVarP(&o.null, "null", "0", false, "lines end with a NUL byte in place of a newline")
-	brokerFlag(f, &o.broker)
+	brokerFlag(cmd, &o.broker, serveURL, anyBroker)
 	complete(cmd, "jobs")
 	complete(cmd, "ttl")
-	complete(cmd, "broker", "nsq://", "file:///")
 	return cmd
 }
 
@@ -104,14 +104,15 @@ func runPub(ctx context.Context, o pubOptions) error {
 	if err != nil {
 		return err
 	}
-	if p.to, err = openPublisher(ctx, o.broker); err != nil {
+	signals := catchSignals()
+	defer signals.release()
+	logDrivers(p.trouble.driver)
+	if p.to, err = openOrStop(ctx, o.broker, signals); err != nil {
 		return err
 	}
 	if len(o.command) == 0 && term.IsTerminal(syscall.Stdin) {
 		p.say("the messages are read from the terminal, a line each; Ctrl-D ends them")
 	}
-	signals := catchSignals()
-	defer signals.release()
 	err = p.conduct(ctx, sources, signals.stop)
 	return errors.Join(err, p.to.Close())
 }

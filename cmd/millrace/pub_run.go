@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace"
@@ -21,12 +22,11 @@ const (
 	// and at most.
 	retryFirst = 100 * time.Millisecond
 	retryMost  = 5 * time.Second
-	// tellAfter is how long the broker may be away without a word to the user.
-	tellAfter = time.Second
 	// waitingBatches keep the publisher busy, and bound what is held of long lines.
 	waitingBatches = 4
-	// lastPublish is how long pub, asked to end, waits for the broker and the sources.
-	lastPublish = 10 * time.Second
+	// lastPublish is how long pub, asked to end, waits for the broker and the sources: less
+	// than those wait who kill it then.
+	lastPublish = 5 * time.Second
 )
 
 // batch is some lines of one source.
@@ -36,25 +36,23 @@ type batch = [][]byte
 // publishes what comes out of it.
 type publishing struct {
 	pubOptions
-	to     publisher
-	merger *fanin.Merger[batch]
-	stop   chan struct{} // closed when nothing more is to be read
+	to      millrace.Broker
+	merger  *fanin.Merger[batch]
+	trouble trouble
+	stop    chan struct{} // closed when nothing more is to be read
 
-	done   int        // messages that were published
-	unread int        // lines that were read but not published
-	failed chan error // why a source ended; has room for the first
+	read   atomic.Int64 // lines that the sources have emitted
+	done   int          // of them, messages that were published
+	left   int          // and those that were left out, with a word to the user
+	failed chan error   // why a source ended; has room for the first
 }
 
 func newPublishing(o pubOptions) *publishing {
 	p := &publishing{pubOptions: o, stop: make(chan struct{}), failed: make(chan error, 1)}
+	p.trouble.say = p.say
 	p.merger = fanin.New(fanin.Config[batch]{
 		Buffer: waitingBatches,
 		Grace:  lastPublish,
-		Undelivered: func(rest []batch) {
-			for _, lines := range rest {
-				p.unread += len(lines)
-			}
-		},
 		OnEnd: func(_ string, err error) {
 			var source *fanin.SourceError
 			if !errors.As(err, &source) {
@@ -69,13 +67,23 @@ func newPublishing(o pubOptions) *publishing {
 	return p
 }
 
+// counted is the source, with what it emits counted.
+func (p *publishing) counted(source fanin.Source[batch]) fanin.Source[batch] {
+	return func(ctx context.Context, emit fanin.Emit[batch]) error {
+		return source(ctx, func(ctx context.Context, lines batch) error {
+			p.read.Add(int64(len(lines)))
+			return emit(ctx, lines)
+		})
+	}
+}
+
 // conduct runs the sources, and publishes until they have ended. Asked to stop once, it
-// publishes what was read; asked twice it ends at once.
+// publishes what was read, if the broker takes it in time; asked twice it ends at once.
 func (p *publishing) conduct(ctx context.Context, sources []fanin.Source[batch], asked <-chan os.Signal) error {
 	ctx, kill := context.WithCancelCause(ctx)
 	defer kill(nil)
 	for i, source := range sources {
-		if _, err := p.merger.Add(p.sourceName(i), source); err != nil {
+		if _, err := p.merger.Add(p.sourceName(i), p.counted(source)); err != nil {
 			return err
 		}
 	}
@@ -83,9 +91,10 @@ func (p *publishing) conduct(ctx context.Context, sources []fanin.Source[batch],
 	served, published := make(chan struct{}), make(chan error, 1)
 	go func() {
 		defer close(served)
-		_ = p.merger.Serve(ctx) // OnEnd and Undelivered tell more
+		_ = p.merger.Serve(ctx) // OnEnd tells more
 	}()
 	go func() { published <- p.publishAll(ctx) }()
+	var late <-chan time.Time
 	stopped := false
 	for {
 		select {
@@ -95,9 +104,12 @@ func (p *publishing) conduct(ctx context.Context, sources []fanin.Source[batch],
 			}
 			if !stopped {
 				stopped = true
+				late = time.After(lastPublish)
 				close(p.stop)
 				p.merger.Stop()
 			}
+		case <-late:
+			kill(errInterrupted)
 		case err := <-published:
 			kill(err) // no source has anybody left to read it
 			<-served
@@ -116,16 +128,21 @@ func (p *publishing) verdict(err error, stopped bool) error {
 	}
 	switch {
 	case stopped && (err == nil || errors.Is(err, errInterrupted)):
-		rest := "all that was read"
-		if p.unread > 0 || err != nil {
-			rest = fmt.Sprintf("not all that was read: at least %d lines are missing", p.unread)
-		}
-		p.say("interrupted: %d messages published, which is %s", p.done, rest)
+		p.say("interrupted: %s", p.account())
 		return status(exitOther)
 	case err != nil:
-		return fmt.Errorf("%w (%d messages published)", err, p.done)
+		return fmt.Errorf("%w (%s)", err, p.account())
 	}
 	return nil
+}
+
+// account says what became of what was read.
+func (p *publishing) account() string {
+	done := count(p.done, "message published", "messages published")
+	if missing := int(p.read.Load()) - p.done - p.left; missing > 0 {
+		return done + "; " + count(missing, "line was", "lines were") + " read but not published"
+	}
+	return done + ", which is all that was read"
 }
 
 // publishAll publishes what comes until the sources have ended.
@@ -156,57 +173,6 @@ func (p *publishing) publishAll(ctx context.Context) error {
 			return err
 		}
 	}
-}
-
-// publish publishes messages, however often it must try.
-func (p *publishing) publish(ctx context.Context, bodies [][]byte) error {
-	msgs := make([]millrace.Message, len(bodies))
-	for i, body := range bodies {
-		msgs[i].Body = body
-	}
-	began, told := time.Now(), false
-	for wait := retryFirst; ; {
-		err := p.to.Publish(ctx, p.topic, msgs...)
-		switch refused := refusalIn(err); {
-		case err == nil:
-			if told {
-				p.say("the broker takes messages again")
-			}
-			p.done += len(msgs)
-			return nil
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case refused != nil && refused.message && len(bodies) > 1:
-			return p.publishSingly(ctx, bodies) // it does not say which one
-		case refused != nil && refused.message && len(p.command) > 0:
-			p.say("a line of %d bytes is not published: %s", len(bodies[0]), refused.reason)
-			return nil
-		case refused != nil && refused.message:
-			return fmt.Errorf("a line of %d bytes cannot be published: %s", len(bodies[0]), refused.reason)
-		case refused != nil:
-			return fmt.Errorf("the broker refuses it: %s", refused.reason)
-		}
-		// A broker that is started anew is back soon.
-		if time.Since(began) > tellAfter && !told {
-			told = true
-			p.say("the broker does not take messages: %s; trying again until it does", explain(err))
-		}
-		select {
-		case <-time.After(wait):
-			wait = min(2*wait, retryMost)
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-func (p *publishing) publishSingly(ctx context.Context, bodies [][]byte) error {
-	for _, body := range bodies {
-		if err := p.publish(ctx, [][]byte{body}); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (p *publishing) sourceName(i int) string {

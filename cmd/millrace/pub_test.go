@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace"
 )
 
 // pub runs millrace pub to its end.
@@ -24,7 +28,7 @@ func pub(t *testing.T, s *served, stdin string, args ...string) (exit int, stder
 
 func pubCommand(t *testing.T, s *served, args ...string) *exec.Cmd {
 	t.Helper()
-	return millraceCommand(t, append([]string{"pub", "--broker", "nsq://" + s.tcp}, args...)...)
+	return millraceCommand(t, append([]string{"pub", "--broker", s.url()}, args...)...)
 }
 
 // background starts a command that is killed with the test, or when it takes too long.
@@ -96,11 +100,100 @@ func TestALineThatIsTooLargeIsAnError(t *testing.T) {
 	t.Parallel()
 	s := serveProcess(t, "millrace", "--data-path", t.TempDir(), "--max-msg-size=10")
 	exit, stderr := pub(t, s, "a\nb\n12345678901\nc\n", "t")
-	if exit != 255 || !strings.Contains(stderr, "a line of 11 bytes cannot be published: E_BAD_MESSAGE") || strings.Count(stderr, "\n") != 1 {
+	if exit != 255 || !strings.Contains(stderr, "a line of 11 bytes cannot be published: message too large: it has 11 bytes, and the broker takes 10 (its --max-msg-size) (2 messages published; 2 lines were read but not published)") || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("exit status %d: %s", exit, stderr)
 	}
 	if got := s.take("t", "c", 2); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("messages %q", got)
+	}
+}
+
+// However the broker learns of it: those it does take, around it, are there.
+func TestALineThatIsTooLargeIsLeftOutOfASourcesLines(t *testing.T) {
+	t.Parallel()
+	s := serveProcess(t, "millrace", "--data-path", t.TempDir(), "--max-msg-size=10")
+	for topic, url := range map[string]string{"asked": s.url(), "refused": "nsq://" + s.tcp + "?http=127.0.0.1:1"} {
+		cmd := millraceCommand(t, "pub", topic, "--broker", url, "--", "printf", `a\nb\n12345678901\nc\nd\n`)
+		stderr := background(t, cmd)
+		if err := cmd.Wait(); err != nil || strings.Count(stderr.String(), "\n") != 1 || !strings.Contains(stderr.String(), "a line of 11 bytes is not published: ") {
+			t.Errorf("%s: %v, %s", topic, err, stderr.String())
+		}
+		if got := s.take(topic, "c", 4); !slices.Equal(got, []string{"a", "b", "c", "d"}) {
+			t.Errorf("%s: messages %q", topic, got)
+		}
+	}
+}
+
+// Asked to end, it waits for a full disk no longer than a few seconds, and counts what is
+// not there.
+func TestPubToldToEndDoesNotWaitForGood(t *testing.T) {
+	t.Parallel()
+	r := startMillrace(t, "pub", "t", "--broker", "full:2")
+	if _, err := io.WriteString(r.stdin, "1\n2\n"); err != nil { // and no end
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(r.stdin, "3\n4\n5\n"); err != nil {
+		t.Fatal(err)
+	}
+	r.stderr.await(t, "the broker does not take messages: no space left on the broker's disk; trying again until it does\n")
+	began := time.Now()
+	_ = r.Process.Signal(syscall.SIGTERM)
+	code := r.exit()
+	if took := time.Since(began); code != exitOther || took > lastPublish+generous/2 {
+		t.Errorf("exit status %d after %v", code, took)
+	}
+	if !regexp.MustCompile(`millrace: interrupted: (2 messages published; 3|0 messages published; 5) lines were read but not published\n$`).MatchString(r.stderr.String()) {
+		t.Errorf("it said %q", r.stderr.String())
+	}
+}
+
+// A broker that hangs is waited for, in words; and so is one that is asked for the first time.
+func TestPubSaysThatTheBrokerDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	s := serveProcess(t, "millrace", "--data-path", t.TempDir())
+	r := startMillrace(t, "pub", "t", "--broker", s.url())
+	if _, err := io.WriteString(r.stdin, "a\n"); err != nil {
+		t.Fatal(err)
+	}
+	s.take("t", "c", 1)
+	_ = s.cmd.Process.Signal(syscall.SIGSTOP)
+	if _, err := io.WriteString(r.stdin, "b\n"); err != nil {
+		t.Fatal(err)
+	}
+	r.stderr.await(t, "the broker does not take messages: it does not answer; trying again until it does\n")
+	_ = s.cmd.Process.Signal(syscall.SIGCONT)
+	if got := s.take("t", "c", 1); got[0] != "b" {
+		t.Errorf("%q", got)
+	}
+	_ = r.stdin.Close()
+	if code := r.exit(); code != 0 || !strings.HasSuffix(r.stderr.String(), "takes messages again\n") || strings.Count(r.stderr.String(), "\n") != 2 {
+		t.Errorf("exit status %d, it said %q", code, r.stderr.String())
+	}
+}
+
+// A broker that hangs does not keep sub from ending, and what it may not have heard is said.
+func TestSubTakesLeaveOfABrokerThatHangs(t *testing.T) {
+	t.Parallel()
+	s := serveProcess(t, "millrace", "--data-path", t.TempDir())
+	if exit, stderr := pub(t, s, "a\n", "t"); exit != 0 {
+		t.Fatal(stderr)
+	}
+	r := startMillrace(t, "sub", "t", "-c", "c", "-n", "2", "--broker", s.url())
+	r.stdout.await(t, "a\n")
+	_ = s.cmd.Process.Signal(syscall.SIGSTOP)
+	defer func() { _ = s.cmd.Process.Signal(syscall.SIGCONT) }()
+	_ = r.Process.Signal(os.Interrupt)
+	if code := r.exit(); code != exitOther {
+		t.Errorf("exit status %d", code)
+	}
+}
+
+// Where the broker does not number its messages there is no number.
+func TestWhatHasNoNumberIsPrintedWithoutOne(t *testing.T) {
+	var out bytes.Buffer
+	d := millrace.Delivery{Attempt: 1, Message: millrace.Message{Headers: millrace.Headers(nil).Append("k", "v"), Body: []byte("b")}}
+	if err := (&messagePrinter{end: '\n', json: true}).print(&out, []millrace.Delivery{d}); err != nil || out.String() != `{"attempt":1,"headers":{"k":"v"},"body":"b"}`+"\n" {
+		t.Errorf("%s %v", &out, err)
 	}
 }
 
@@ -126,7 +219,7 @@ func TestPubOutlivesTheBroker(t *testing.T) {
 	s = serveProcess(t, "millrace", args...)
 	s.consume("t", "c", func(body string) bool { return body != "during" })
 	_ = stdin.Close()
-	if err := cmd.Wait(); err != nil || !strings.Contains(stderr.String(), "takes messages again") {
+	if err := cmd.Wait(); err != nil || !strings.Contains(stderr.String(), "takes messages again") || strings.Count(stderr.String(), "\n") != 2 {
 		t.Errorf("%v %s", err, stderr.String())
 	}
 }
@@ -155,7 +248,7 @@ func TestSubTakesNoMoreThanItPrints(t *testing.T) {
 	if exit, stderr := pub(t, s, all.String(), "t"); exit != 0 {
 		t.Fatal(stderr)
 	}
-	out, err := millraceCommand(t, "sub", "t", "-c", "c", "-n", "300", "--broker", "nsq://"+s.tcp).Output()
+	out, err := millraceCommand(t, "sub", "t", "-c", "c", "-n", "300", "--broker", s.url()).Output()
 	if err != nil || bytes.Count(out, []byte("\n")) != 300 {
 		t.Errorf("%v: %d lines", err, bytes.Count(out, []byte("\n")))
 	}
@@ -169,7 +262,7 @@ func TestSubTakesNoMoreThanItPrints(t *testing.T) {
 func TestSubFollowsUntilItIsToldToEnd(t *testing.T) {
 	t.Parallel()
 	s := serveProcess(t, "millrace", "--data-path", t.TempDir())
-	cmd := millraceCommand(t, "sub", "t", "-0", "--broker", "nsq://"+s.tcp)
+	cmd := millraceCommand(t, "sub", "t", "-0", "--broker", s.url())
 	out := new(lockedBuffer)
 	cmd.Stdout = out
 	stderr := background(t, cmd)
@@ -198,7 +291,7 @@ func TestSubOutlivesTheBroker(t *testing.T) {
 	t.Parallel()
 	args := []string{"--data-path", t.TempDir(), "--tcp-address", freeAddress(t)}
 	s := serveProcess(t, "millrace", args...)
-	cmd := millraceCommand(t, "sub", "t", "-c", "c", "-n", "2", "--broker", "nsq://"+s.tcp)
+	cmd := millraceCommand(t, "sub", "t", "-c", "c", "-n", "2", "--broker", s.url())
 	out := new(lockedBuffer)
 	cmd.Stdout = out
 	background(t, cmd)

@@ -30,7 +30,7 @@ are. It goes back as far as the broker still has the messages: see millrace serv
 ` + fromHelp + `
 
 ` + brokerHelp + `
-It is asked over HTTP, at the next port unless &http=PORT says where.`,
+Only millrace serve, one at a time, and a directory can do this; it is asked over HTTP.`,
 		Example: `  millrace replay orders billing --from 1h
   millrace replay orders billing --from 2026-01-31T12:00:00Z
   millrace replay orders billing --from 1`,
@@ -51,9 +51,8 @@ It is asked over HTTP, at the next port unless &http=PORT says where.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.from, "from", "", "deliver again all messages `FROM` there on")
-	brokerFlag(f, &o.broker)
+	brokerFlag(cmd, &o.broker, serveURL, shownBrokers)
 	complete(cmd, "from", "1h", "24h")
-	complete(cmd, "broker", "nsq://", "file:///")
 	return cmd
 }
 

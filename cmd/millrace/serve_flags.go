@@ -31,7 +31,8 @@ func (o *serveOptions) defineStorage(f *pflag.FlagSet) {
 	f.StringVar(&o.broker.Dir, "data-path", "", "keep the messages in this `DIR`")
 	o.sync = syncMode(broker.SyncAlways)
 	f.Var(&o.sync, "sync", "sync messages to the disk by this `RULE`: always before they are acknowledged, never, or within a time such as 2s")
-	f.DurationVar(&o.broker.Retain, "retain", 0, "keep messages for this `TIME` at least when all have consumed them, so that a channel can be replayed; see millrace replay (0: they go)")
+	f.Var((*span)(&o.broker.Retain), "retain", "keep messages for this `TIME` at least, such as 24h or 7d, when all have consumed them, so that a channel can be replayed; see millrace replay (0: they go)")
+	f.Lookup("retain").DefValue = "0"
 	f.Var((*byteSize)(&o.broker.DiskLowWater), "disk-low-water", "refuse to publish while the disk has fewer `BYTES` free than this, such as 1GiB; all else goes on (0: until it is full)")
 	f.DurationVar(&o.syncTimeout, "sync-timeout", 2*time.Second, "nsqd's --sync: within this `TIME`, when the program is called nsqd")
 	if !o.nsqd {

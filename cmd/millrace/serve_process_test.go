@@ -207,11 +207,8 @@ func (s *served) take(topic, channel string, n int) (bodies []string) {
 // consume consumes messages until one of them was the last.
 func (s *served) consume(topic, channel string, more func(body string) bool) {
 	s.t.Helper()
-	c, err := subscribeNSQ(&nsqAddress{tcp: s.tcp}, topic, channel, 100)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer func() { _ = c.Close() }()
+	c, stop := s.subscribe(topic, channel, 100)
+	defer stop()
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	buf := make([]millrace.Delivery, 100)
@@ -230,6 +227,20 @@ func (s *served) consume(topic, channel string, more func(body string) bool) {
 			s.t.Fatal(err)
 		}
 	}
+}
+
+// subscribe subscribes over a connection of its own, until stop is called.
+func (s *served) subscribe(topic, channel string, prefetch int) (_ millrace.Subscription, stop func()) {
+	s.t.Helper()
+	b, err := millrace.Open(s.t.Context(), s.url())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c, err := b.Subscribe(s.t.Context(), topic, channel, millrace.SubscribeOptions{Prefetch: prefetch})
+	if err != nil {
+		s.t.Fatal(errors.Join(err, b.Close()))
+	}
+	return c, func() { _ = b.Close() }
 }
 
 // eventually waits until something is so.

@@ -38,10 +38,8 @@ func TestWhatWasPublishedIsThereAfterARestart(t *testing.T) {
 func TestItEndsWithClientsConnected(t *testing.T) {
 	t.Parallel()
 	s := serveProcess(t, "millrace", "--data-path", t.TempDir())
-	c, err := subscribeNSQ(&nsqAddress{tcp: s.tcp}, "orders", "c", 10)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, stop := s.subscribe("orders", "c", 10)
+	defer stop()
 	began := time.Now()
 	if status := s.end(syscall.SIGINT); status != 0 {
 		t.Errorf("exit status %d after SIGINT", status)
@@ -49,7 +47,6 @@ func TestItEndsWithClientsConnected(t *testing.T) {
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("it took %v to end", took)
 	}
-	_ = c.Close()
 }
 
 func TestNothingAcknowledgedIsLostWhenItIsKilled(t *testing.T) {
@@ -180,17 +177,17 @@ func TestATokenOpensTheDoor(t *testing.T) {
 	t.Parallel()
 	tokens := fileWith(t, "tokens", "secret shop publish:orders\n")
 	s := serveProcess(t, "millrace", "--data-path", t.TempDir(), "--auth-token-file", tokens)
-	pub := millraceCommand(t, "pub", "orders", "--broker", "nsq://"+s.tcp)
+	pub := millraceCommand(t, "pub", "orders", "--broker", s.url())
 	pub.Stdin = strings.NewReader("a\n")
 	if out, err := pub.CombinedOutput(); err == nil || !strings.Contains(string(out), "wants a token: set $MILLRACE_TOKEN") {
 		t.Errorf("without a token: %v %s", err, out)
 	}
-	pub = millraceCommand(t, "pub", "orders", "--broker", "nsq://"+s.tcp)
+	pub = millraceCommand(t, "pub", "orders", "--broker", s.url())
 	pub.Env = append(pub.Env, tokenVariable+"=wrong")
-	if out, err := pub.CombinedOutput(); err == nil || !strings.Contains(string(out), "does not let us in") {
+	if out, err := pub.CombinedOutput(); err == nil || !strings.Contains(string(out), "does not accept our token") {
 		t.Errorf("with a wrong token: %v %s", err, out)
 	}
-	pub = millraceCommand(t, "pub", "orders", "--broker", "nsq://"+s.tcp)
+	pub = millraceCommand(t, "pub", "orders", "--broker", s.url())
 	pub.Env = append(pub.Env, tokenVariable+"=secret")
 	pub.Stdin = strings.NewReader("a\n")
 	if out, err := pub.CombinedOutput(); err != nil {

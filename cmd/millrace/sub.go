@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -36,8 +37,9 @@ published from now on, and what waits in the topic if that has no channel yet. W
 --channel it takes the messages of that channel, which stays and keeps what comes later;
 others who consume from the same channel get other messages.
 
-With --json each line is an object: id, sequence, attempt, published (nanoseconds since
-1970), headers if there are any, and body, or body_base64 when the body is not text.
+With --json each line is an object: id and sequence where the broker numbers its messages,
+attempt, published (nanoseconds since 1970), headers if there are any, and body, or
+body_base64 when the body is not text.
 
 ` + brokerHelp,
 		Example: `  millrace sub access
@@ -64,43 +66,19 @@ With --json each line is an object: id, sequence, attempt, published (nanosecond
 	f.IntVarP(&o.count, "count", "n", 0, "end after `N` messages (default never)")
 	f.BoolVar(&o.json, "json", false, "print each message with what is known of it, in JSON")
 	f.BoolVarP(&o.null, "null", "0", false, "end lines with a NUL byte in place of a newline")
-	brokerFlag(f, &o.broker)
+	brokerFlag(cmd, &o.broker, serveURL, anyBroker)
 	complete(cmd, "channel")
 	complete(cmd, "count")
-	complete(cmd, "broker", "nsq://", "file:///")
 	return cmd
 }
 
-// subscription is what sub needs of a millrace.Subscription.
-type subscription interface {
-	Receive(ctx context.Context, buf []millrace.Delivery) (int, error)
-	Ack(ctx context.Context, ds ...millrace.Delivery) error
-	SetPrefetch(n int)
-	Close() error
-}
-
-// subWindow is the most messages that sub holds without having printed them.
-const subWindow = 256
-
-// subscribe connects to the broker. Closing the subscription disconnects.
-func (o *subOptions) subscribe(ctx context.Context) (subscription, error) {
-	at, err := parseNSQ(o.broker)
-	switch {
-	case err != nil:
-		return nil, err
-	case at != nil:
-		return subscribeNSQ(at, o.topic, o.channel, o.window(0))
-	}
-	b, err := millrace.Open(ctx, o.broker)
-	if err != nil {
-		return nil, err
-	}
-	s, err := b.Subscribe(ctx, o.topic, o.channel, millrace.SubscribeOptions{Prefetch: o.window(0)})
-	if err != nil {
-		return nil, errors.Join(err, b.Close())
-	}
-	return &brokerSubscription{s, b}, nil
-}
+const (
+	// subWindow is the most messages that sub holds without having printed them.
+	subWindow = 256
+	// subLease is how long it holds them when nobody reads what it prints: as long as nsqd
+	// gives who does not ask.
+	subLease = time.Minute
+)
 
 // window is how many messages to hold when some were printed: never more than are to come.
 func (o *subOptions) window(printed int) int {
@@ -110,38 +88,13 @@ func (o *subOptions) window(printed int) int {
 	return min(subWindow, o.count-printed)
 }
 
-// brokerSubscription closes its broker too.
-type brokerSubscription struct {
-	millrace.Subscription
-	broker millrace.Broker
-}
-
-// Close ends both.
-func (s *brokerSubscription) Close() error {
-	return errors.Join(s.Subscription.Close(), s.broker.Close())
-}
-
 // runSub prints until it has printed enough, or is asked to end.
 func runSub(ctx context.Context, o subOptions) error {
 	signals := catchSignals()
 	defer signals.release()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	from, err := o.subscribe(ctx)
-	if err != nil {
-		return err
-	}
-	ended := make(chan struct{})
-	defer close(ended)
-	go func() {
-		select {
-		case <-signals.stop:
-			cancel(errInterrupted)
-		case <-ended:
-		}
-	}()
-	err = o.printAll(ctx, from)
-	closed := from.Close()
+	ctx, end := signals.context(ctx)
+	defer end()
+	err := o.follow(ctx)
 	switch {
 	case errors.Is(err, errInterrupted) && o.count > 0:
 		return status(exitOther) // fewer than were asked for
@@ -150,11 +103,32 @@ func runSub(ctx context.Context, o subOptions) error {
 	case errors.Is(err, syscall.EPIPE):
 		return status(exitPipe) // as is usual, without a word
 	}
-	return errors.Join(err, closed)
+	return err
+}
+
+// follow connects to the broker, prints, and takes leave of it.
+func (o *subOptions) follow(ctx context.Context) error {
+	b, err := openBroker(ctx, o.broker)
+	if err != nil {
+		return err
+	}
+	from, err := b.Subscribe(ctx, o.topic, o.channel, millrace.SubscribeOptions{Prefetch: o.window(0), Lease: subLease})
+	if err != nil {
+		return errors.Join(err, b.Close())
+	}
+	err = o.printAll(ctx, from)
+	closed := make(chan error, 1)
+	go func() { closed <- errors.Join(from.Close(), b.Close()) }()
+	select {
+	case e := <-closed:
+		return errors.Join(err, e)
+	case <-time.After(farewell):
+		return errors.Join(err, errors.New("the broker does not answer: what was printed last may be delivered again"))
+	}
 }
 
 // printAll prints what comes and acknowledges it.
-func (o *subOptions) printAll(ctx context.Context, from subscription) error {
+func (o *subOptions) printAll(ctx context.Context, from millrace.Subscription) error {
 	printer := &messagePrinter{end: '\n', json: o.json}
 	if o.null {
 		printer.end = 0

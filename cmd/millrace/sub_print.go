@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"unicode/utf8"
 
@@ -40,8 +39,8 @@ func (p *messagePrinter) print(w io.Writer, ds []millrace.Delivery) error {
 
 // description is a message as sub and peek print it.
 type description struct {
-	ID        string            `json:"id"`
-	Sequence  uint64            `json:"sequence"`
+	ID        string            `json:"id,omitempty"`
+	Sequence  uint64            `json:"sequence,omitempty"`
 	Attempt   uint32            `json:"attempt"`
 	Published int64             `json:"published,omitempty"`
 	State     string            `json:"state,omitempty"`
@@ -60,7 +59,7 @@ func (d *description) bytes() []byte {
 }
 
 func describe(d *millrace.Delivery) description {
-	about := description{ID: fmt.Sprintf("%016x", d.Seq), Sequence: d.Seq, Attempt: d.Attempt, Published: d.Published}
+	about := description{ID: letterID(d), Sequence: d.Seq, Attempt: d.Attempt, Published: d.Published}
 	for key, value := range d.Headers.All() {
 		if about.Headers == nil {
 			about.Headers = make(map[string]string)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -19,12 +18,13 @@ type fleetOptions struct {
 }
 
 // fleetHelp is in the help of all of them.
-const fleetHelp = `Workers are reached through the broker, on whatever machines they are; --broker is theirs.`
+const fleetHelp = `Workers are reached through their broker, on whatever machines they are.
+
+` + brokerHelp
 
 // define defines the flags of a command.
 func (o *fleetOptions) define(cmd *cobra.Command) {
-	clusterFlag(cmd.Flags(), &o.broker)
-	complete(cmd, "broker", "nsq://", "nsqlookupd://", "amqp://", "nats://")
+	brokerFlag(cmd, &o.broker, serveURL, sharedBrokers)
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 }
 
@@ -43,22 +43,13 @@ func (o *fleetOptions) run(ctx context.Context, do func(context.Context, *fleet.
 	}
 	signals := catchSignals()
 	defer signals.release()
-	broker, err := openOrStop(ctx, o.broker, signals)
+	ctx, end := signals.context(ctx)
+	defer end()
+	broker, err := openBroker(ctx, o.broker)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, broker.Close()) }()
-	ctx, cancel := context.WithCancelCause(ctx)
-	var watch sync.WaitGroup
-	defer watch.Wait()
-	defer cancel(nil)
-	watch.Go(func() {
-		select {
-		case <-signals.stop:
-			cancel(errInterrupted)
-		case <-ctx.Done():
-		}
-	})
 	f, err := fleet.Open(ctx, broker, o.queue)
 	if err != nil {
 		return o.explain(err)

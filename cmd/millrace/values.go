@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -60,6 +62,39 @@ func (d *duration) Set(s string) error {
 	}
 	*d = duration(parsed)
 	return nil
+}
+
+// span is a flag's value: what time.ParseDuration reads, or days, as in 7d or 1d12h.
+type span time.Duration
+
+func (s *span) String() string { return time.Duration(*s).String() }
+
+func (s *span) Type() string { return "duration" }
+
+func (s *span) Set(text string) error {
+	const maxDays = 100_000
+	number, rest, inDays := strings.Cut(text, "d")
+	if !inDays {
+		number, rest = "0", text
+	}
+	days, err := strconv.ParseFloat(number, 64)
+	var more time.Duration
+	if err == nil && (rest != "" || !inDays) {
+		more, err = time.ParseDuration(rest)
+	}
+	if err != nil || !(math.Abs(days) <= maxDays) || more.Hours() > 24*maxDays {
+		return errors.New("write a time such as 90m, 24h or 7d")
+	}
+	*s = span(days*float64(24*time.Hour)) + span(more)
+	return nil
+}
+
+// orText is the text, or the other one when it is empty.
+func orText(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
 }
 
 // quote writes a command line as a shell would take it.

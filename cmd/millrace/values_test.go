@@ -39,6 +39,22 @@ func TestATimeIsSecondsOrADuration(t *testing.T) {
 	}
 }
 
+func TestALongTimeCanBeInDays(t *testing.T) {
+	const day = 24 * time.Hour
+	for s, want := range map[string]time.Duration{"0": 0, "90m": 90 * time.Minute, "1d": day, "7d12h": 7*day + 12*time.Hour, "0.5d": day / 2, "-1d": -day} {
+		var d span
+		if err := d.Set(s); err != nil || time.Duration(d) != want {
+			t.Errorf("%s: %v, %v", s, time.Duration(d), err)
+		}
+	}
+	for _, s := range []string{"", "1", "d", "1w", "1dd", "1d1", "NaNd", "Infd", "200000d", "1e300d"} {
+		var d span
+		if err := d.Set(s); err == nil || !strings.Contains(err.Error(), "write a time such as 90m, 24h or 7d") {
+			t.Errorf("%q is %v, %v", s, time.Duration(d), err)
+		}
+	}
+}
+
 // A shell is asked what it takes the quoted command line for.
 func TestAQuotedCommandLineIsWhatAShellTakes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,6 +58,8 @@ On SIGTERM or Ctrl-C it takes nothing new, lets the running tasks finish, publis
 results and ends; after --grace, or on a second signal, it kills what still runs and gives
 it back to the queue. With no worker alive, tasks wait.
 
+` + brokerHelp + `
+
 Exit status: 0 when all that ran was finished, 255 for everything else.`,
 		Example: `  millrace work hash --broker nsq://queue.example:4150 -j 8 -- ./hash {}
   millrace work resize --broker amqp://user:pass@rabbit/ --timeout 1m -- convert {} {.}.png
@@ -92,8 +93,7 @@ Exit status: 0 when all that ran was finished, 255 for everything else.`,
 	f.Var(&timeout, "timeout", "kill an attempt, with its whole process group, after this `TIME`, unless the task says otherwise")
 	f.Var(&grace, "grace", "when told to stop, let the running tasks finish for this `TIME`")
 	f.IntVar(&o.retries, "retries", 3, "try a task that failed again, up to `N` times, unless the task says otherwise")
-	clusterFlag(f, &o.broker)
-	complete(cmd, "broker", "nsq://", "nsqlookupd://", "amqp://", "nats://")
+	brokerFlag(cmd, &o.broker, serveURL, sharedBrokers)
 	for _, flag := range []string{"jobs", "ttl", "timeout", "grace", "retries"} {
 		complete(cmd, flag)
 	}
@@ -120,17 +120,6 @@ func (o *workOptions) arguments(args []string, dash int) error {
 		return err
 	}
 	return checkReplacements(o.command, 1)
-}
-
-// errOwnBroker is returned for a broker that no other process can reach.
-var errOwnBroker = errors.New("this broker is one process's alone, so nobody could ask for its results: start millrace serve --data-path DIR, and write its address, as in --broker " + serveURL)
-
-// checkShared refuses the URL of a broker that no other process can reach.
-func checkShared(url string) error {
-	if scheme, _, _ := strings.Cut(url, ":"); scheme == "mem" || scheme == "file" {
-		return fmt.Errorf("--broker %s: %w", url, errOwnBroker)
-	}
-	return nil
 }
 
 // hostname is this machine's, for those who look at its workers from elsewhere.

@@ -8,22 +8,9 @@ import (
 	"os"
 	"time"
 
-	"github.com/spf13/pflag"
-
-	"github.com/millrace/millrace"
 	"github.com/millrace/millrace/task"
 	"github.com/millrace/millrace/worker"
 )
-
-// clusterFlag defines --broker for the commands that take part in a queue's work.
-func clusterFlag(f *pflag.FlagSet, value *string) {
-	preset := os.Getenv(brokerVariable)
-	if preset == "" {
-		preset = serveURL
-	}
-	f.StringVar(value, "broker", preset, "the broker's `URL`: nsq://HOST:PORT, nsqlookupd://…, amqp://… or nats://… ($"+brokerVariable+")")
-	f.Lookup("broker").DefValue = serveURL
-}
 
 // errToldToStop ends what runs when this process was asked to stop for the second time, or
 // the grace is over.
@@ -59,32 +46,6 @@ func runWork(ctx context.Context, o workOptions) (err error) {
 		return err
 	}
 	return serveUntilTold(ctx, kill, w, o, signals, log)
-}
-
-// openOrStop connects to the broker, unless this process is told to stop first.
-func openOrStop(ctx context.Context, url string, signals *signals) (millrace.Broker, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	type opened struct {
-		millrace.Broker
-		err error
-	}
-	done := make(chan opened, 1)
-	go func() {
-		b, err := millrace.Open(ctx, url)
-		done <- opened{b, err}
-	}()
-	select {
-	case <-signals.stop:
-		cancel(errInterrupted)
-		o := <-done
-		if o.err == nil {
-			o.err = errors.Join(errInterrupted, o.Close())
-		}
-		return nil, o.err
-	case o := <-done:
-		return o.Broker, o.err
-	}
 }
 
 // serveUntilTold runs the worker. The first signal drains it, the second one, or the end
