@@ -33,15 +33,16 @@ type clients struct {
 }
 
 type knownClient struct {
-	missed int       // how many looks in a row have missed it
-	seen   time.Time // when it was last known to be there; zero: never
+	missed   int       // how many looks in a row have missed it
+	seen     time.Time // when it was last known to be there; zero: never
+	answered bool      // since it was last looked for
 }
 
 // came notes that the client has said that it is there.
 func (c *clients) came(replyTo string, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.keep(replyTo, knownClient{seen: now})
+	c.keep(replyTo, knownClient{seen: now, answered: c.known[replyTo].answered})
 }
 
 // note remembers a client that is answered, and returns when it was last known to be there.
@@ -51,6 +52,7 @@ func (c *clients) note(replyTo string) (seen time.Time) {
 	defer c.mu.Unlock()
 	k := c.known[replyTo]
 	k.missed = min(k.missed, goneAfter)
+	k.answered = true
 	c.keep(replyTo, k)
 	return k.seen
 }
@@ -83,11 +85,17 @@ func (c *clients) isGone(replyTo string) bool {
 }
 
 func (c *clients) all() []string {
+	return c.those(func(knownClient) bool { return true })
+}
+
+// those returns the reply topics of the clients that are so.
+func (c *clients) those(so func(knownClient) bool) (topics []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	topics := make([]string, 0, len(c.known))
-	for topic := range c.known {
-		topics = append(topics, topic)
+	for topic, k := range c.known {
+		if so(k) {
+			topics = append(topics, topic)
+		}
 	}
 	return topics
 }
@@ -102,6 +110,7 @@ func (c *clients) looked(replyTo string, there bool, now time.Time) (remove bool
 		return false
 	}
 	k := c.known[replyTo]
+	k.answered = false
 	if k.missed++; k.missed > forgetAfter {
 		delete(c.known, replyTo)
 		return true
@@ -125,11 +134,22 @@ func (w *Worker) watchClients(ctx context.Context) {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
+			w.removeLateTopics()
 			return
 		}
 		for _, replyTo := range w.clients.all() {
 			w.lookForClient(ctx, replyTo)
 		}
+	}
+}
+
+// removeLateTopics removes, as the last thing a worker does, the topics that it has made by
+// answering clients which had just left. There is no later look that would do it.
+func (w *Worker) removeLateTopics() {
+	ctx, cancel := context.WithTimeout(w.brokerCtx, answerWithin)
+	defer cancel()
+	for _, replyTo := range w.clients.those(func(k knownClient) bool { return k.answered }) {
+		w.removeUnwanted(ctx, replyTo)
 	}
 }
 
@@ -143,15 +163,18 @@ func (w *Worker) lookForClient(ctx context.Context, replyTo string) {
 	if err != nil && !missing {
 		return
 	}
-	if w.clients.looked(replyTo, !missing, time.Now()) {
+	switch remove := w.clients.looked(replyTo, !missing, time.Now()); {
+	case remove:
 		_ = w.broker.Delete(ctx, replyTo, "") // else the next look does it, or another worker
+	case missing:
+		w.removeUnwanted(ctx, replyTo)
 	}
 }
 
-// isWanted says whether somebody waits for what is published to the topic. It asks the broker
-// when it has not known for a whole lease that the client is there, as when this process was
-// stopped: then others have answered the tasks, the client may be done, and publishing would
-// make a topic that nobody ever reads.
+// isWanted says whether somebody waits for what is about to be published to the topic. It asks
+// the broker when it has not known for a whole lease that the client is there, as when this
+// process was stopped: then others have answered the tasks, the client may be done, and
+// publishing would make a topic that nobody ever reads.
 func (w *Worker) isWanted(ctx context.Context, topic string) bool {
 	if _, ok := control.ClientOf(topic); !ok {
 		return true

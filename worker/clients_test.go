@@ -138,6 +138,37 @@ func TestAnAnswerThatTookLongLeavesNoTopicBehind(t *testing.T) {
 	})
 }
 
+// A task that ran twice, because a broker was lost, say, can be answered once more just after its
+// client has left. On brokers where publishing makes a topic that topic has to go.
+func TestAnAnswerThatCameJustTooLateLeavesNoTopicBehind(t *testing.T) {
+	for name, wait := range map[string]time.Duration{"for the next look": 11 * time.Second, "for the worker's end": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.serve(silent, worker.Config{Replicas: 1})
+				c := r.client()
+				r.publish(queue, "a", "id", "job-0", "reply-to", clientReply)
+				time.Sleep(time.Second)
+				c.die()
+				if err := r.broker.Broker.Delete(r.Context(), clientReply, ""); err != nil {
+					t.Fatal(err)
+				}
+				r.publish(queue, "a", "id", "job-0", "reply-to", clientReply)
+				synctest.Wait()
+				r.equal("answers", len(r.broker.log("publish "+clientReply)), 2)
+				time.Sleep(wait)
+				if wait == 0 {
+					r.stop()
+					_ = <-r.served // that it was stopped
+				}
+				r.equal("times its topic was removed", len(r.broker.log("delete "+clientReply)), 1)
+				r.stop()
+				r.broker.Close()
+			})
+		})
+	}
+}
+
 func TestABrokerThatCannotBeAskedSaysNothingAboutClients(t *testing.T) {
 	inBubble(t, silent, worker.Config{}, func(r *rig) {
 		c := r.client()

@@ -158,8 +158,10 @@ func (b *Broker) Depth(ctx context.Context, topic, channel string) (sum millrace
 }
 
 // Delete removes the channel, or the topic, from every node, and ends this broker's
-// subscriptions to it first. If one of several nodes is not there it is done with the
-// others, and that is logged: that node has it when it comes back.
+// subscriptions to it first; then the nsqlookupds forget it too, or they would go on to name it,
+// and have the channels made again with the topic, should a late message make that. If one of
+// several nodes is not there it is done with the others, and that is logged: that node has it
+// when it comes back.
 func (b *Broker) Delete(ctx context.Context, topic, channel string) error {
 	if err := b.may(ctx); err != nil {
 		return err
@@ -202,6 +204,11 @@ func (b *Broker) Delete(ctx context.Context, topic, channel string) error {
 	}
 	if len(missing) > 0 {
 		slog.Warn("nsq: a node that is not there keeps what was deleted", "what", shown(topic, channel), "error", oneLine(missing))
+	}
+	for _, lookupd := range b.lookupd {
+		if err := b.api.forget(ctx, lookupd, topic, channel); err != nil && b.ctx.Err() == nil {
+			slog.Warn("nsq: an nsqlookupd goes on to name what was deleted", "what", shown(topic, channel), "error", err)
+		}
 	}
 	return nil
 }

@@ -57,6 +57,15 @@ func (a *api) node(ctx context.Context, method string, at endpoint, path string,
 	return answer, nil
 }
 
+// lookupd asks an nsqlookupd.
+func (a *api) lookupd(ctx context.Context, method, at, path string, params url.Values) ([]byte, error) {
+	answer, err := a.ask(ctx, method, "http://"+at+path, params, "")
+	if err != nil {
+		return nil, fmt.Errorf("nsqlookupd at %s: %w", at, err)
+	}
+	return answer, nil
+}
+
 // ask sends a request, and returns the body of an answer that says that all is well.
 func (a *api) ask(ctx context.Context, method, where string, params url.Values, secret string) ([]byte, error) {
 	if len(params) > 0 {
@@ -110,15 +119,28 @@ func (a *api) create(ctx context.Context, at endpoint, topic, channel string) er
 
 // remove deletes a channel, or the topic when channel is "".
 func (a *api) remove(ctx context.Context, at endpoint, topic, channel string) error {
-	path := "/channel/delete"
-	if channel == "" {
-		path = "/topic/delete"
-	}
-	_, err := a.node(ctx, http.MethodPost, at, path, name(topic, channel))
+	_, err := a.node(ctx, http.MethodPost, at, removal(channel), name(topic, channel))
 	if isStatus(err, http.StatusNotFound) {
 		err = nil
 	}
 	return err
+}
+
+// forget has an nsqlookupd forget a channel, or the topic when channel is "".
+func (a *api) forget(ctx context.Context, lookupd, topic, channel string) error {
+	_, err := a.lookupd(ctx, http.MethodPost, lookupd, removal(channel), name(topic, channel))
+	if isStatus(err, http.StatusNotFound) {
+		err = nil
+	}
+	return err
+}
+
+// removal is the path under which a channel is deleted, or the topic when channel is "".
+func removal(channel string) string {
+	if channel == "" {
+		return "/topic/delete"
+	}
+	return "/channel/delete"
 }
 
 // stats is what a node tells of one channel.
@@ -178,9 +200,9 @@ func (a *api) limits(ctx context.Context, at endpoint) limits {
 
 // nodes asks an nsqlookupd for the nodes of the fleet.
 func (a *api) nodes(ctx context.Context, lookupd string) ([]endpoint, error) {
-	answer, err := a.ask(ctx, http.MethodGet, "http://"+lookupd+"/nodes", nil, "")
+	answer, err := a.lookupd(ctx, http.MethodGet, lookupd, "/nodes", nil)
 	if err != nil {
-		return nil, fmt.Errorf("nsqlookupd at %s: %w", lookupd, err)
+		return nil, err
 	}
 	type producers struct {
 		Producers []struct {

@@ -2,8 +2,10 @@ package drivers_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -134,9 +136,10 @@ func TestTwoNodesConform(t *testing.T) {
 	}
 }
 
-// An nsqd, and a millrace serve, that have found each other by the real nsqlookupd.
-func TestAFleetConforms(t *testing.T) {
-	t.Parallel()
+// nsqFleet starts an nsqd and a millrace serve that have found each other by the real
+// nsqlookupd, which it returns.
+func nsqFleet(t *testing.T) *node.Lookupd {
+	t.Helper()
 	lookupd, err := node.NSQLookupd()
 	if err != nil {
 		t.Fatal(err)
@@ -149,15 +152,77 @@ func TestAFleetConforms(t *testing.T) {
 	register := func(o *node.Options) { o.NSQLookupdTCPAddresses = []string{lookupd.TCP} }
 	startNSQ(t, node.Millrace, register)
 	startNSQ(t, node.NSQD, register)
-	url := "nsqlookupd://" + lookupd.HTTP
-	for until := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if nodes := len(nodesOf(t, lookupd.HTTP)); nodes == 2 {
-			break
-		} else if time.Now().After(until) {
-			t.Fatalf("%d nodes have registered", nodes)
+	registers(t, "both nodes", func() bool { return len(nodesOf(t, lookupd.HTTP)) == 2 })
+	return lookupd
+}
+
+// registers waits until nsqlookupd knows something.
+func registers(t *testing.T, what string, known func() bool) {
+	t.Helper()
+	for until := time.Now().Add(10 * time.Second); !known(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("nsqlookupd does not learn of %s", what)
 		}
 	}
+}
+
+func TestAFleetConforms(t *testing.T) {
+	t.Parallel()
+	url := "nsqlookupd://" + nsqFleet(t).HTTP
 	drivertest.Run(t, func(*testing.T) drivertest.Harness { return nsqHarness(url, fleetDiffers) })
+}
+
+// An nsqlookupd goes on to name a topic that no node has any more, and has its channels made
+// again by whoever makes the topic again, unless it is told.
+func TestWhatIsDeletedIsForgottenByNSQLookupd(t *testing.T) {
+	t.Parallel()
+	lookupd := nsqFleet(t)
+	b, err := millrace.Open(t.Context(), "nsqlookupd://"+lookupd.HTTP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = b.Close() }()
+	for _, channel := range []string{"stays", "goes"} {
+		if err := b.Declare(t.Context(), "forgotten", channel); err != nil {
+			t.Fatal(err)
+		}
+		registers(t, channel, func() bool { return slices.Contains(channelsOf(t, lookupd.HTTP, "forgotten"), channel) })
+	}
+	if err := b.Delete(t.Context(), "forgotten", "goes"); err != nil {
+		t.Fatal(err)
+	}
+	if got := channelsOf(t, lookupd.HTTP, "forgotten"); !slices.Equal(got, []string{"stays"}) {
+		t.Errorf("nsqlookupd names the channels %q", got)
+	}
+	if err := b.Delete(t.Context(), "forgotten", ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := channelsOf(t, lookupd.HTTP, "forgotten"); len(got) > 0 {
+		t.Errorf("nsqlookupd names the channels %q", got)
+	}
+	if err := b.Publish(t.Context(), "forgotten", millrace.Message{Body: []byte("late")}); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := b.Depth(t.Context(), "forgotten", "stays"); !errors.Is(err, millrace.ErrNotFound) {
+		t.Errorf("the channel is there again: %+v, %v", d, err)
+	}
+}
+
+// channelsOf are the channels of a topic that an nsqlookupd names; none when it does not know
+// the topic.
+func channelsOf(t *testing.T, lookupd, topic string) []string {
+	t.Helper()
+	resp, err := http.Get("http://" + lookupd + "/channels?topic=" + topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var told struct{ Channels []string }
+	if err := json.NewDecoder(resp.Body).Decode(&told); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(told.Channels)
+	return told.Channels
 }
 
 func nodesOf(t *testing.T, lookupd string) []any {
