@@ -42,7 +42,6 @@ type system struct {
 
 	busy      bool     // several claims are looked into at once
 	abandoned []string // reply topics of clients that were killed, which will go
-	nodeLost  bool     // one of several nodes was down for a while
 }
 
 // systems are the four kinds, with how one is started, which ends with the test.
@@ -227,27 +226,37 @@ func startNATS(t *testing.T) *system {
 			}
 		}
 	}
-	s.topics = func(ctx context.Context) (names []string, err error) {
-		conn, err := natsio.Connect(s.url)
-		if err != nil {
-			return nil, err
-		}
-		defer conn.Close()
-		js, err := jetstream.New(conn)
-		if err != nil {
-			return nil, err
-		}
-		streams := js.StreamNames(ctx)
-		for name := range streams.Name() {
-			names = append(names, strings.ReplaceAll(strings.TrimPrefix(name, "MILLRACE_"), "=", "."))
-		}
-		return names, streams.Err()
-	}
+	s.topics = func(ctx context.Context) ([]string, error) { return natsTopics(ctx, s.url) }
 	if err := s.again(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.kill() })
 	return s
+}
+
+// onNATS does something on a connection beside Millrace's.
+func onNATS(url string, do func(jetstream.JetStream) error) error {
+	conn, err := natsio.Connect(url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		return err
+	}
+	return do(js)
+}
+
+func natsTopics(ctx context.Context, url string) (names []string, err error) {
+	err = onNATS(url, func(js jetstream.JetStream) error {
+		streams := js.StreamNames(ctx)
+		for name := range streams.Name() {
+			names = append(names, strings.ReplaceAll(strings.TrimPrefix(name, "MILLRACE_"), "=", "."))
+		}
+		return streams.Err()
+	})
+	return names, err
 }
 
 // replyTopics are the reply topics that there are, but for those that are excused.
@@ -266,6 +275,15 @@ func (s *system) replyTopics(t *testing.T) []string {
 // no reply topic is there.
 func (s *system) wantNothingLeft(t *testing.T, queue string) {
 	t.Helper()
+	s.wantEmpty(t, queue)
+	if left := s.replyTopics(t); len(left) > 0 && !s.busy {
+		t.Errorf("%s: left there: %q", s.kind, left)
+	}
+}
+
+// wantEmpty makes sure that the queue is empty.
+func (s *system) wantEmpty(t *testing.T, queue string) {
+	t.Helper()
 	b := s.open(t)
 	var depth millrace.Depth
 	for until := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
@@ -278,18 +296,6 @@ func (s *system) wantNothingLeft(t *testing.T, queue string) {
 		if time.Now().After(until) {
 			t.Fatalf("%s: the queue still holds %+v, %v", s.kind, depth, err)
 		}
-	}
-	if s.busy {
-		return
-	}
-	left := s.replyTopics(t)
-	if s.nodeLost {
-		// A node that is down while a topic is deleted keeps it: see package nsq.
-		s.abandoned = append(s.abandoned, left...)
-		return
-	}
-	if len(left) > 0 {
-		t.Errorf("%s: left there: %q", s.kind, left)
 	}
 }
 
