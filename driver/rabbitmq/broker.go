@@ -31,7 +31,7 @@ type Broker struct {
 	controls  *link
 	publishes *link
 
-	major      atomic.Int64 // of the server's version
+	version    atomic.Int64 // of the server: 403 is 4.3
 	maxSize    atomic.Int64 // of a message
 	maxHeaders atomic.Int64 // of a message
 
@@ -84,16 +84,11 @@ func (b *Broker) dialControls(ctx context.Context) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	ch, err := c.Channel()
-	if err == nil {
-		err = makeCommon(ch)
-	}
-	if err != nil {
+	b.version.Store(c.version())
+	if err := b.makeCommon(c); err != nil {
 		c.end()
 		return nil, fmt.Errorf("prepare the vhost %q of %s: %w", b.addr.vhost, c.name, err)
 	}
-	_ = ch.Close()
-	b.major.Store(int64(c.major()))
 	// A list of headers may be there twice, and there are other properties.
 	b.maxHeaders.Store(int64(c.Config.FrameSize/2 - 2048))
 	return c, nil

@@ -88,6 +88,9 @@ func (s *subscription) run(c *consuming) {
 			s.settled()
 		}
 		s.lose(c, err)
+		if s.ctx.Err() != nil {
+			s.leave(c)
+		}
 		c.end()
 		if s.ctx.Err() != nil || errors.Is(err, errDeleted) {
 			s.stop(millrace.ErrClosed)
@@ -159,8 +162,7 @@ func (s *subscription) connect(ctx context.Context) (*consuming, error) {
 }
 
 // start consumes from the queue, over a new connection. The queue of an ephemeral channel is made
-// over the same one: in a cluster it is on one node, whose death is then the end of the
-// connection, and not taken for the end of the channel.
+// over the same one, so that mostly one node less can take it away.
 func (s *subscription) start(ctx context.Context, c *consuming, queue string) error {
 	if s.ephemeral {
 		if err := s.b.declareTopic(ctx, s.topic); err != nil {
@@ -210,7 +212,7 @@ func (s *subscription) follow(c *consuming) error {
 			return errDeleted
 		case _, cancelled := <-c.cancels:
 			if cancelled { // what the server does when a queue is deleted
-				return errDeleted
+				return s.cancelled(c)
 			}
 			c.cancels = nil // c.closed says more
 		case <-s.retune:
@@ -225,6 +227,26 @@ func (s *subscription) follow(c *consuming) error {
 			}
 		}
 	}
+}
+
+// errQueueLost is why an ephemeral channel is made again.
+var errQueueLost = errors.New("the node went that had the ephemeral channel's queue")
+
+// cancelled says why the server has ended a consumer. A queue that is on one node alone may have
+// gone with that; when its channel was deleted the inbox says so, if not at the same moment.
+func (s *subscription) cancelled(c *consuming) error {
+	if !s.ephemeral {
+		return errDeleted
+	}
+	late := time.NewTimer(tellWithin)
+	defer late.Stop()
+	select {
+	case <-c.deleted:
+		return errDeleted
+	case <-late.C:
+	case <-s.ctx.Done():
+	}
+	return errQueueLost
 }
 
 // look does what the time asks for: it gives back what was held for too long. When nobody

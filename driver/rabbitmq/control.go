@@ -30,14 +30,16 @@ func (b *Broker) control(ctx context.Context, op func(ch *amqp.Channel) error) e
 
 // over runs op on a channel of its own of the connection.
 func (b *Broker) over(ctx context.Context, c *conn, op func(ch *amqp.Channel) error) error {
-	return b.inTime(ctx, c, func() error {
-		ch, err := c.Channel()
-		if err != nil {
-			return err
-		}
-		defer func() { _ = ch.Close() }() // it may have ended with an error already
-		return op(ch)
-	})
+	return b.inTime(ctx, c, func() error { return onChannel(c, op) })
+}
+
+func onChannel(c *conn, op func(ch *amqp.Channel) error) error {
+	ch, err := c.Channel()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ch.Close() }() // it may have ended with an error already
+	return op(ch)
 }
 
 // answersWithin is how long the server may take to answer. It does answer heartbeats when a queue

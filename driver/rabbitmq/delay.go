@@ -121,21 +121,31 @@ func (b *Broker) atLeastOnce(args amqp.Table) amqp.Table {
 	return b.quorum(args)
 }
 
-// makeCommon makes what all topics of the vhost share.
-func makeCommon(ch *amqp.Channel) error {
+// makeCommon makes what all topics of the vhost share. A queue that is there already is used
+// whatever its arguments are.
+func (b *Broker) makeCommon(c *conn) error {
+	err := onChannel(c, func(ch *amqp.Channel) error { return b.makeGone(ch) })
+	if err != nil && !hasCode(err, amqp.PreconditionFailed) {
+		return err
+	}
+	return onChannel(c, func(ch *amqp.Channel) error {
+		if err := ch.QueueBind(goneExchange, "", goneExchange, true, nil); err != nil {
+			return err
+		}
+		if err := ch.ExchangeDeclare(inboxExchange, amqp.ExchangeDirect, true, false, false, true, nil); err != nil {
+			return err
+		}
+		return ch.ExchangeDeclare(arriveExchange, amqp.ExchangeDirect, true, false, false, false,
+			amqp.Table{"alternate-exchange": goneExchange})
+	})
+}
+
+// makeGone makes a queue that forgets everything at once. It is replicated because what is
+// delayed would wait, with a classic one, for the node that has it.
+func (b *Broker) makeGone(ch *amqp.Channel) error {
 	if err := ch.ExchangeDeclare(goneExchange, amqp.ExchangeFanout, true, false, true, true, nil); err != nil {
 		return err
 	}
-	if _, err := ch.QueueDeclare(goneExchange, true, false, false, true,
-		amqp.Table{"x-queue-type": "classic", "x-message-ttl": int64(0)}); err != nil {
-		return err
-	}
-	if err := ch.QueueBind(goneExchange, "", goneExchange, true, nil); err != nil {
-		return err
-	}
-	if err := ch.ExchangeDeclare(inboxExchange, amqp.ExchangeDirect, true, false, false, true, nil); err != nil {
-		return err
-	}
-	return ch.ExchangeDeclare(arriveExchange, amqp.ExchangeDirect, true, false, false, false,
-		amqp.Table{"alternate-exchange": goneExchange})
+	_, err := ch.QueueDeclare(goneExchange, true, false, false, false, b.quorum(amqp.Table{"x-message-ttl": int64(0)}))
+	return err
 }

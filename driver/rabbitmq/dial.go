@@ -24,6 +24,8 @@ import (
 const (
 	// dialWithin is how long a connection may take, its handshakes included.
 	dialWithin = 10 * time.Second
+	// dialNext is how long a host may keep silent until another one is tried beside it.
+	dialNext = time.Second
 	// closeWithin is how long a server may take to let a connection go.
 	closeWithin = 2 * time.Second
 )
@@ -44,23 +46,62 @@ type blocked struct {
 	over   chan struct{} // closed when it is over, or the connection is
 }
 
-// dial connects to one of the hosts, beginning with any. A heartbeat of the server that is
-// late by twice the interval ends the connection, on either side.
+// dial connects to one of the hosts, beginning with any. The next one is tried when one has
+// failed, and also when it keeps silent for a while: nodes that have lost their power, or their
+// network, refuse nothing. The first that answers is it.
+//
+// A heartbeat of the server that is late by twice the interval ends the connection, on either side.
 func (a *address) dial(ctx context.Context, purpose string, heartbeat time.Duration) (*conn, error) {
-	var all error
-	from := rand.IntN(len(a.hosts))
-	for i := range a.hosts {
-		host := a.hosts[(from+i)%len(a.hosts)]
-		c, err := a.dialHost(ctx, host, purpose, heartbeat)
-		if err == nil {
-			return c, nil
+	tries, cancel := context.WithCancel(ctx)
+	var routines sync.WaitGroup
+	answers := make(chan dialed, len(a.hosts))
+	defer func() {
+		cancel()
+		routines.Wait()
+		close(answers)
+		for late := range answers {
+			if late.conn != nil {
+				late.conn.end()
+			}
 		}
-		if ctx.Err() != nil {
+	}()
+	var all error
+	from, begun := rand.IntN(len(a.hosts)), 0
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for failed := 0; failed < len(a.hosts); {
+		select {
+		case <-next.C:
+			if begun < len(a.hosts) {
+				host := a.hosts[(from+begun)%len(a.hosts)]
+				begun++
+				routines.Go(func() {
+					c, err := a.dialHost(tries, host, purpose, heartbeat)
+					answers <- dialed{host, c, err}
+				})
+				next.Reset(dialNext)
+			}
+		case d := <-answers:
+			if d.err == nil {
+				return d.conn, nil
+			}
+			failed++
+			if ctx.Err() == nil {
+				all = errors.Join(all, a.explain(d.host, d.err))
+			}
+			next.Reset(0)
+		case <-ctx.Done():
 			return nil, errors.Join(context.Cause(ctx), all)
 		}
-		all = errors.Join(all, a.explain(host, err))
 	}
 	return nil, all
+}
+
+// dialed is how it went with a host.
+type dialed struct {
+	host string
+	conn *conn
+	err  error
 }
 
 func (a *address) dialHost(ctx context.Context, host, purpose string, heartbeat time.Duration) (*conn, error) {
@@ -145,11 +186,12 @@ func (c *conn) end() {
 	<-c.dead
 }
 
-// major is the first number of the server's version; 0 when it does not tell.
-func (c *conn) major() (n int) {
+// version is the server's, 403 for 4.3; 0 when it does not tell.
+func (c *conn) version() int64 {
+	var major, minor int64
 	version, _ := c.Properties["version"].(string)
-	_, _ = fmt.Sscanf(version, "%d.", &n)
-	return n
+	_, _ = fmt.Sscanf(version, "%d.%d", &major, &minor)
+	return 100*major + minor
 }
 
 // explain makes a sentence of why there is no connection to the host.

@@ -11,6 +11,8 @@
 //	cert=FILE&key=FILE      the certificate and key that this client shows; without a user in
 //	                        the URL it is what the server knows it by (EXTERNAL)
 //	consumer_timeout=30m    the server's consumer_timeout, where it is not RabbitMQ's own 30m
+//	transient_queues=false  the server permits none (deprecated_features.permit.transient_nonexcl_queues),
+//	                        as RabbitMQ does by default from 4.3 on; true where that was changed
 //
 // # What is where on the server
 //
@@ -18,7 +20,9 @@
 // which messages wait until the topic has a channel. The first durable channel takes that queue
 // over, with all that waits in it; any other has a queue named TOPIC/CHANNEL. A message that
 // RabbitMQ cannot route makes the topic again, so none is lost between a channel and the next.
-// The queue of an ephemeral channel is a classic one that goes with its last consumer. Names with two
+// The queue of an ephemeral channel is a classic one that goes with its last consumer; where no
+// transient queues are permitted it is a quorum queue, which goes ten seconds after its last consumer has
+// died. Names with two
 // slashes are the driver's own: what notes which channel was the first, the delays, the long tasks.
 // Queues that are there already are used as they are, whatever their arguments.
 //
@@ -46,6 +50,13 @@
 // confirmed when a connection broke is published again, so that it may be there twice. All
 // connections come back by themselves, with backoff and jitter, through restarts of the server and through
 // blocked connections; what waits for them says why when its context ends.
+//
+// In a cluster a quorum queue is on three nodes. When one of them dies, whoever was connected to it
+// goes on with another node of the URL, which is tried when one has failed or has kept silent for a
+// second; each connection begins with any of them. What RabbitMQ refuses to keep, because a queue has no
+// leader or is full, is offered again for half a minute. To delete a quorum queue takes RabbitMQ
+// five seconds while one of its nodes is down. Queues that are made before all nodes are there stay on
+// those that were.
 //
 // RabbitMQ has no leases. The driver keeps them by its own clock: it gives back what was not
 // settled in time. When the process hangs or its network is gone, the server notices by heartbeats, a

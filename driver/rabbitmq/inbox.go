@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -19,10 +20,13 @@ const (
 	tellDeleted = "deleted"
 )
 
+// tellWithin is how much later than a consumer's end an inbox may hear of why.
+const tellWithin = time.Second
+
 // openInbox makes the inbox of a subscription, and enters it into the roster of its queue, until the
 // connection ends. It has another channel, because deliveries of all kinds are numbered together.
 func (s *subscription) openInbox(ctx context.Context, c *consuming, queue string) error {
-	var inbox, nothing <-chan amqp.Delivery
+	var inbox <-chan amqp.Delivery
 	err := s.b.inTime(ctx, c.conn, func() error {
 		ch, err := c.conn.Channel()
 		if err != nil {
@@ -37,28 +41,58 @@ func (s *subscription) openInbox(ctx context.Context, c *consuming, queue string
 				return err
 			}
 		}
-		if inbox, err = ch.Consume(q.Name, "", true, true, false, false, nil); err != nil {
-			return err
-		}
-		if _, err := ch.QueueDeclare(roster(queue), true, true, false, true, passing()); err != nil {
-			return err
-		}
-		nothing, err = ch.Consume(roster(queue), "", true, false, false, false, nil)
+		inbox, err = ch.Consume(q.Name, "", true, true, false, false, nil)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	c.routines.Go(func() {
-		for range nothing { // nobody sends anything there
-		}
-	})
+	nothing, err := s.enrol(ctx, c, queue)
+	if err != nil {
+		return err
+	}
+	c.routines.Go(func() { s.stayEnrolled(c, queue, nothing) })
 	c.routines.Go(func() {
 		for d := range inbox {
 			s.told(c, queue, &d)
 		}
 	})
 	return nil
+}
+
+// enrol enters the subscription into the roster of its queue, on a channel of its own. Nothing
+// comes from there.
+func (s *subscription) enrol(ctx context.Context, c *consuming, queue string) (nothing <-chan amqp.Delivery, err error) {
+	err = s.b.inTime(ctx, c.conn, func() error {
+		ch, err := c.conn.Channel()
+		if err != nil {
+			return err
+		}
+		if err = s.b.declarePassing(ch, roster(queue)); err == nil {
+			nothing, err = ch.Consume(roster(queue), "", true, false, false, false, nil)
+		}
+		if err != nil {
+			_ = ch.Close() // it may have ended with the error
+		}
+		return err
+	})
+	return nothing, err
+}
+
+// stayEnrolled enters the subscription again when the node has gone that had the roster.
+func (s *subscription) stayEnrolled(c *consuming, queue string, nothing <-chan amqp.Delivery) {
+	for try := 0; ; try++ {
+		if nothing != nil {
+			for range nothing { // until the roster, or the connection, has gone
+			}
+			try = 0
+		}
+		if c.ctx.Err() != nil || c.conn.IsClosed() {
+			return
+		}
+		sleep(c.ctx, backoff(try))
+		nothing, _ = s.enrol(c.ctx, c, queue) // until then Depth says that somebody does not answer
+	}
 }
 
 // told does what an inbox is told.

@@ -20,9 +20,12 @@ const (
 	maxSize = 64 << 20
 	// A batch is published in parts, of which each is confirmed before the next.
 	partLetters, partBytes = 1024, 8 << 20
-	// patience is how often something is tried again that the server refuses without saying
-	// that it always will.
+	// patience is how often something is tried again that the server does not let through without
+	// saying that it never will.
 	patience = 6
+	// fullFor is how long messages are offered that the server refuses to keep: a quorum queue
+	// does while it has no leader, and any queue that is full.
+	fullFor = 30 * time.Second
 )
 
 // letter is a message and where it goes.
@@ -149,6 +152,7 @@ func (b *Broker) tooLarge(m *millrace.Message) error {
 // its exchange or all its queues have gone, is tried again after prepare. When that returns
 // errGone, what cannot be routed is dropped, and errGone is returned in the end.
 func (b *Broker) send(ctx context.Context, letters []letter, prepare func(context.Context) error) (gone error) {
+	var room refusal
 	for try := 0; ; {
 		o, err := b.sendOnce(ctx, letters)
 		if err != nil {
@@ -168,7 +172,12 @@ func (b *Broker) send(ctx context.Context, letters []letter, prepare func(contex
 				return errors.Join(err, gone)
 			}
 			try++
-		case o.refused || fromServer(o.why):
+		case o.refused:
+			if err := room.wait(ctx, &o); err != nil {
+				return err
+			}
+			continue
+		case fromServer(o.why):
 			if err := b.learnSize(o.why); err != nil {
 				return err
 			}
@@ -183,6 +192,29 @@ func (b *Broker) send(ctx context.Context, letters []letter, prepare func(contex
 		}
 		sleep(ctx, backoff(try))
 	}
+}
+
+// refusal is a time in which the server refuses to keep messages.
+type refusal struct {
+	since time.Time
+	tries int
+}
+
+// wait waits for a moment before messages are offered again that were refused. Returns the reason
+// when that has gone on for too long.
+func (r *refusal) wait(ctx context.Context, o *outcome) error {
+	if r.tries == 0 {
+		r.since = time.Now()
+	}
+	if time.Since(r.since) >= fullFor {
+		return o.reason()
+	}
+	sleep(ctx, backoff(r.tries))
+	r.tries++
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", context.Cause(ctx), o.reason())
+	}
+	return nil
 }
 
 // learnSize returns an error when the server has ended the channel because of a message's size, and
@@ -214,7 +246,7 @@ func (o *outcome) reason() error {
 	case o.why != nil:
 		return o.why
 	case o.refused:
-		return fmt.Errorf("RabbitMQ refuses %d messages: is a queue at its max-length?", len(o.left))
+		return fmt.Errorf("RabbitMQ refuses %d messages: is a queue at its max-length, or without a leader?", len(o.left))
 	}
 	return fmt.Errorf("RabbitMQ returns %d messages: no queue takes them", len(o.left))
 }
@@ -226,6 +258,7 @@ func (b *Broker) sendOnce(ctx context.Context, letters []letter) (o outcome, err
 	if err != nil {
 		return o, err
 	}
+	defer b.left(s)
 	p := &part{letters: letters, done: make(chan struct{})}
 	select {
 	case s.parts <- p:
@@ -246,7 +279,12 @@ func (b *Broker) sendOnce(ctx context.Context, letters []letter) (o outcome, err
 			return o, s.conn.late(ctx)
 		}
 	}
-	return s.judge(p), nil
+	if o = s.judge(p); o.refused {
+		// RabbitMQ's channel does not look for another node of a quorum queue when the one that it
+		// has found first, its leader, is dead. The next channel does.
+		s.retire()
+	}
+	return o, nil
 }
 
 // late says what ctx was too short for, while messages are on their way.

@@ -21,8 +21,10 @@ type session struct {
 	ended chan struct{} // closed when the channel has ended, and why is set
 	why   error
 
-	mu       sync.Mutex // guards the one below
+	mu       sync.Mutex // guards all below
 	returned map[uint64]struct{}
+	users    int  // calls of sendOnce
+	retired  bool // nobody else uses it, and it ends with its last user
 }
 
 // part is what is written and confirmed together.
@@ -35,7 +37,8 @@ type part struct {
 	err      error
 }
 
-// publisher returns the session, once the server takes messages. There is one at a time.
+// publisher returns the session, once the server takes messages. There is one at a time. The caller
+// leaves it when done.
 func (b *Broker) publisher(ctx context.Context) (*session, error) {
 	for {
 		c, err := b.publishes.get(ctx)
@@ -60,7 +63,7 @@ func (b *Broker) publisher(ctx context.Context) (*session, error) {
 
 // sessionOn returns the session on a connection. The caller has the turn.
 func (b *Broker) sessionOn(ctx context.Context, c *conn) (*session, error) {
-	if s := b.session; s != nil && s.conn == c && !s.ch.IsClosed() {
+	if s := b.session; s != nil && s.conn == c && !s.ch.IsClosed() && s.enter() {
 		return s, nil
 	}
 	var s *session
@@ -74,7 +77,7 @@ func (b *Broker) sessionOn(ctx context.Context, c *conn) (*session, error) {
 		}
 		made := &session{
 			conn: c, ch: ch, name: strings.ToLower(rand.Text()[:16]) + "-", parts: make(chan *part), ended: make(chan struct{}),
-			returned: make(map[uint64]struct{}),
+			returned: make(map[uint64]struct{}), users: 1,
 		}
 		closed := ch.NotifyClose(make(chan *amqp.Error, 1))
 		// Two, so that a return is noted when the library goes on to the confirmation: it sends
@@ -107,6 +110,37 @@ func (b *Broker) sessionOn(ctx context.Context, c *conn) (*session, error) {
 	}
 	b.session = s
 	return s, nil
+}
+
+// enter says that somebody uses the session from now on; not one that is retired.
+func (s *session) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.retired {
+		s.users++
+	}
+	return !s.retired
+}
+
+// retire has the next letters take another channel, and not those that are on their way.
+func (s *session) retire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retired = true
+}
+
+// left is told by who has entered.
+func (b *Broker) left(s *session) {
+	s.mu.Lock()
+	s.users--
+	last := s.retired && s.users == 0
+	s.mu.Unlock()
+	if last && b.begin() {
+		go func() {
+			defer b.routines.Done()
+			_ = s.ch.Close() // it may have ended already
+		}()
+	}
 }
 
 // note keeps the numbers of letters that are returned, until the channel ends.

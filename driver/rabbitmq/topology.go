@@ -51,7 +51,7 @@ func (b *Broker) makeTopic(ch *amqp.Channel, topic string, withQueue bool) error
 		return err
 	}
 	if withQueue {
-		if _, err := ch.QueueDeclare(topic, durable, false, false, noWait, b.topicQueue(ephemeral)); err != nil {
+		if _, err := ch.QueueDeclare(topic, true, false, false, noWait, b.topicQueue(ephemeral)); err != nil {
 			return err
 		}
 	}
@@ -71,7 +71,7 @@ func (b *Broker) makeTopic(ch *amqp.Channel, topic string, withQueue bool) error
 // nobody has come for half an hour.
 func (b *Broker) topicQueue(ephemeral bool) amqp.Table {
 	if ephemeral {
-		return amqp.Table{"x-queue-type": "classic", "x-expires": int64(30 * 60 * 1000)}
+		return b.quorum(amqp.Table{"x-expires": int64(30 * 60 * 1000)})
 	}
 	return b.quorum(nil)
 }
@@ -83,7 +83,7 @@ func (b *Broker) quorum(args amqp.Table) amqp.Table {
 		args = amqp.Table{}
 	}
 	args["x-queue-type"] = "quorum"
-	if b.major.Load() >= 4 {
+	if b.version.Load() >= 400 {
 		args["x-delivery-limit"] = int64(-1)
 	}
 	return args
@@ -152,18 +152,11 @@ func (b *Broker) claim(ctx context.Context, topic, channel string) (bool, error)
 	return err == nil, err
 }
 
-// passing returns the arguments of a queue that goes with its last consumer, which auto-delete
-// does not do when the server was started again and none of them has come back. Such a
-// queue is durable: RabbitMQ is about to do without those that are not.
-func passing() amqp.Table {
-	return amqp.Table{"x-queue-type": "classic", "x-expires": queueStays.Milliseconds()}
-}
-
 // declareEphemeral makes the queue of an ephemeral channel, over that connection. When the
 // topic has no durable one, and this is the first, what waits in the topic is moved there.
 func (b *Broker) declareEphemeral(ctx context.Context, c *conn, topic, queue string) error {
 	err := b.over(ctx, c, func(ch *amqp.Channel) error {
-		if _, err := ch.QueueDeclare(queue, true, true, false, true, passing()); err != nil {
+		if err := b.declarePassing(ch, queue); err != nil {
 			return err
 		}
 		return bindChannel(ch, topic, queue)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ type address struct {
 	external        bool        // the client's certificate says who it is
 	tls             *tls.Config // nil without TLS; ServerName is set for each host
 	consumerTimeout time.Duration
+	transient       *bool // whether the server permits transient queues; nil when its version tells
 }
 
 // parse reads a URL. Returns an error that wraps millrace.ErrBadURL when there is something
@@ -70,8 +72,14 @@ func parse(u *url.URL) (*address, error) {
 				return nil, bad("consumer_timeout=%s: write a duration of at least 1s, such as 30m", value)
 			}
 			a.consumerTimeout = d
+		case "transient_queues":
+			permitted, err := strconv.ParseBool(value)
+			if err != nil {
+				return nil, bad("transient_queues=%s: write true or false", value)
+			}
+			a.transient = &permitted
 		default:
-			return nil, bad("unknown parameter %q: there are ca, cert, key and consumer_timeout", key)
+			return nil, bad("unknown parameter %q: there are ca, cert, key, consumer_timeout and transient_queues", key)
 		}
 	}
 	if secure {

@@ -47,10 +47,35 @@ func TestAURLSaysWhere(t *testing.T) {
 	}
 }
 
+func TestPassingQueuesAreTransientWhereTheServerPermitsIt(t *testing.T) {
+	for _, c := range []struct {
+		url     string
+		version int64
+		passes  bool
+	}{
+		{"amqp://h", 310, true},
+		{"amqp://h", 402, true},
+		{"amqp://h", 403, false},
+		{"amqp://h?transient_queues=false", 310, false},
+		{"amqp://h?transient_queues=true", 403, true},
+	} {
+		u, _ := url.Parse(c.url)
+		a, err := parse(u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := Broker{addr: a}
+		b.version.Store(c.version)
+		if b.passes() != c.passes {
+			t.Errorf("%s, version %d: %v", c.url, c.version, b.passes())
+		}
+	}
+}
+
 func TestABadURLIsRefused(t *testing.T) {
 	for _, bad := range []string{
 		"amqp:", "amqp:opaque", "amqp:///v", "amqp://h:/v", "amqp://one,,two/", "amqp://h/a/b", "amqp://h?x=1",
-		"amqp://h?consumer_timeout=30", "amqp://h?consumer_timeout=1ms", "amqp://h?ca=file", "amqps://h?cert=file",
+		"amqp://h?consumer_timeout=30", "amqp://h?consumer_timeout=1ms", "amqp://h?transient_queues=maybe", "amqp://h?ca=file", "amqps://h?cert=file",
 	} {
 		u, err := url.Parse(bad)
 		if err != nil {

@@ -63,6 +63,9 @@ func TestRabbitMQ(t *testing.T) {
 			{"a small max_message_size", rabbitSmallMessages},
 			{"TLS", rabbitTLS},
 			{"bad URLs", rabbitBadURLs},
+			{"several hosts", rabbitHosts},
+			{"another host", rabbitOtherHost},
+			{"no transient queues", rabbitNoTransients},
 		} {
 			t.Run(claim.name, func(t *testing.T) {
 				t.Parallel()
@@ -164,9 +167,14 @@ func (r *rabbit) queues(t *testing.T, of string) []string {
 // rabbitEventually waits until the check is true.
 func rabbitEventually(t *testing.T, what string, check func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !check(); time.Sleep(10 * time.Millisecond) {
+	rabbitWithin(t, 10*time.Second, what, check)
+}
+
+func rabbitWithin(t *testing.T, d time.Duration, what string, check func() bool) {
+	t.Helper()
+	for end := time.Now().Add(d); !check(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within %v: %s", d, what)
 		}
 	}
 }
