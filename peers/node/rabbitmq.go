@@ -27,13 +27,16 @@ type RabbitMQ struct {
 	AMQP string
 	// AMQPS is the same for TLS, where configured: "listeners.ssl.default = AMQPS" is replaced.
 	AMQPS string
+	// Node is what rabbitmqctl calls it.
+	Node string
 
-	sbin string
-	dir  string
-	env  []string
-	cmd  *exec.Cmd
-	life io.Closer // the server ends when it is closed, also by the end of this process
-	said *tail
+	sbin   string
+	dir    string
+	env    []string
+	script string // that runs it
+	cmd    *exec.Cmd
+	life   io.Closer // the server ends when it is closed, also by the end of this process
+	said   *tail
 }
 
 // scripts of the package: the links in its bin folder would change to another user.
@@ -47,20 +50,64 @@ epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 </dev/null & mapper=$!
 wait $server
 kill $mapper`
 
+// A rabbitHost is where a server finds other Erlang nodes.
+type rabbitHost struct {
+	mapper string // address of the port mapper
+	cookie string // which nodes that know each other have in common; "" for one of its own
+	script string // that runs a server
+}
+
 // NewRabbitMQ is a server with its data in dir, not yet started. More lines for its
 // rabbitmq.conf, and Erlang terms for the settings of its advanced.config, may be given.
 func NewRabbitMQ(dir string, conf []string, advanced ...string) (*RabbitMQ, error) {
+	mapper, err := LowAddress()
+	if err != nil {
+		return nil, err
+	}
+	r, err := newRabbitMQ(dir, rabbitHost{mapper: mapper, script: runRabbit})
+	if err != nil {
+		return nil, err
+	}
+	return r, r.configure(conf, advanced)
+}
+
+// newRabbitMQ is a server that still has to be configured.
+func newRabbitMQ(dir string, on rabbitHost) (*RabbitMQ, error) {
 	script, err := filepath.EvalSymlinks(rabbitScripts)
 	if err != nil {
 		return nil, fmt.Errorf("rabbitmq-server is not installed (apt-get install rabbitmq-server): %w", err)
 	}
-	r := &RabbitMQ{sbin: filepath.Dir(script), dir: dir}
-	var mapper, distribution string
-	for _, addr := range []*string{&r.AMQP, &r.AMQPS, &mapper, &distribution} {
+	r := &RabbitMQ{sbin: filepath.Dir(script), dir: dir, script: on.script}
+	var distribution string
+	for _, addr := range []*string{&r.AMQP, &r.AMQPS, &distribution} {
 		if *addr, err = LowAddress(); err != nil {
 			return nil, err
 		}
 	}
+	if on.cookie != "" {
+		if err := os.WriteFile(filepath.Join(dir, ".erlang.cookie"), []byte(on.cookie), 0o400); err != nil {
+			return nil, err
+		}
+	}
+	port := portOf(distribution)
+	r.Node = "millrace" + port + "@localhost"
+	r.env = append(slices.DeleteFunc(os.Environ(), func(pair string) bool {
+		return strings.HasPrefix(pair, "RABBITMQ_") || strings.HasPrefix(pair, "ERL_")
+	}),
+		"HOME="+dir, "ERL_CRASH_DUMP="+filepath.Join(dir, "crash"), // of the cookie
+		"ERL_EPMD_PORT="+portOf(on.mapper), "ERL_EPMD_ADDRESS=127.0.0.1",
+		"RABBITMQ_NODENAME="+r.Node, "RABBITMQ_DIST_PORT="+port,
+		"RABBITMQ_MNESIA_BASE="+filepath.Join(dir, "mnesia"), "RABBITMQ_LOG_BASE="+filepath.Join(dir, "log"),
+		"RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(dir, "enabled_plugins"),
+		"RABBITMQ_CONFIG_FILE="+filepath.Join(dir, "rabbitmq.conf"),
+		"RABBITMQ_ADVANCED_CONFIG_FILE="+filepath.Join(dir, "advanced.config"),
+		"RABBITMQ_CONF_ENV_FILE=/dev/null",
+	)
+	return r, nil
+}
+
+// configure writes the files that the server reads.
+func (r *RabbitMQ) configure(conf, advanced []string) error {
 	lines := append([]string{
 		"listeners.tcp.default = " + r.AMQP, "log.console = false", "disk_free_limit.absolute = 50MB",
 	}, conf...)
@@ -74,25 +121,11 @@ func NewRabbitMQ(dir string, conf []string, advanced ...string) (*RabbitMQ, erro
 		"advanced.config": fmt.Sprintf("[{rabbit, [%s]}].\n", strings.Join(advanced, ", ")),
 		"enabled_plugins": "[].\n",
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			return nil, err
+		if err := os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o600); err != nil {
+			return err
 		}
 	}
-	_, port, _ := net.SplitHostPort(distribution)
-	_, mapperPort, _ := net.SplitHostPort(mapper)
-	r.env = append(slices.DeleteFunc(os.Environ(), func(pair string) bool {
-		return strings.HasPrefix(pair, "RABBITMQ_") || strings.HasPrefix(pair, "ERL_")
-	}),
-		"HOME="+dir, "ERL_CRASH_DUMP="+filepath.Join(dir, "crash"), // of the cookie
-		"ERL_EPMD_PORT="+mapperPort, "ERL_EPMD_ADDRESS=127.0.0.1",
-		"RABBITMQ_NODENAME=millrace"+port+"@localhost", "RABBITMQ_DIST_PORT="+port,
-		"RABBITMQ_MNESIA_BASE="+filepath.Join(dir, "mnesia"), "RABBITMQ_LOG_BASE="+filepath.Join(dir, "log"),
-		"RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(dir, "enabled_plugins"),
-		"RABBITMQ_CONFIG_FILE="+filepath.Join(dir, "rabbitmq.conf"),
-		"RABBITMQ_ADVANCED_CONFIG_FILE="+filepath.Join(dir, "advanced.config"),
-		"RABBITMQ_CONF_ENV_FILE=/dev/null",
-	)
-	return r, nil
+	return nil
 }
 
 // LowAddress is a free one of loopback, with a port below those that systems give to whoever
@@ -114,7 +147,7 @@ func LowAddress() (string, error) {
 // instead.
 func (r *RabbitMQ) Start() error {
 	r.said = new(tail)
-	r.cmd = exec.Command("sh", "-c", runRabbit, filepath.Join(r.sbin, "rabbitmq-server"))
+	r.cmd = exec.Command("sh", "-c", r.script, filepath.Join(r.sbin, "rabbitmq-server"))
 	r.cmd.Env, r.cmd.Dir = r.env, r.dir
 	r.cmd.Stdout, r.cmd.Stderr = r.said, r.said
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
