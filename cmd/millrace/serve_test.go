@@ -193,6 +193,13 @@ func TestATokenOpensTheDoor(t *testing.T) {
 	if out, err := pub.CombinedOutput(); err != nil {
 		t.Errorf("with a token: %v %s", err, out)
 	}
+	pub = millraceCommand(t, "pub", "others", "--broker", s.url())
+	pub.Env = append(pub.Env, tokenVariable+"=secret")
+	pub.Stdin = strings.NewReader("a\n")
+	said := background(t, pub)
+	if err := pub.Wait(); err == nil || !strings.Contains(said.String(), "the broker refuses it: ") || !strings.Contains(said.String(), "; 1 line was read but not published") {
+		t.Errorf("to a topic that the token is not for: %v %s", err, said.String())
+	}
 	if status, _ := s.post("/pub?topic=orders", "b"); status != 401 {
 		t.Errorf("HTTP without a token: %d", status)
 	}
