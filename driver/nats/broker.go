@@ -76,7 +76,7 @@ func (b *broker) Declare(ctx context.Context, topic, channel string) error {
 	if channel == "" {
 		return b.keep(ctx, topic)
 	}
-	if err := b.channel(ctx, topic, channel, millrace.DefaultLease); err != nil {
+	if err := b.channel(ctx, topic, channel, 0); err != nil {
 		return fmt.Errorf("declare channel %s of topic %s: %w", channel, topic, err)
 	}
 	return nil

@@ -24,7 +24,8 @@
 //	              knows it again for 20 s, so that a retry does not double it
 //	headers       one NATS header, MR1: id=7&reply-to=x, encoded as in a URL's query
 //	lease         AckWait; where subscriptions of a channel have leases of different
-//	              lengths, a delayed negative acknowledgement for each delivery
+//	              lengths, a delayed negative acknowledgement for each delivery. Who changes
+//	              AckWait says "lease" to the subject millrace.TOPIC.CHANNEL
 //	Ack, Nack, Extend    +ACK, -NAK with its delay, +WPI
 //	delay         header MR1-Delay; whoever gets the message early gives it back until then
 //

@@ -107,6 +107,18 @@ func (l *leases) clear(now time.Time) (acks []string) {
 	return acks
 }
 
+// rests tells, for all leases that are not over, where to speak of them, and how much of
+// them is left to the server.
+func (l *leases) rests(now time.Time) map[string]time.Duration {
+	rests := make(map[string]time.Duration, l.held)
+	for _, p := range l.places {
+		if p.ack != "" && now.Before(p.ends) {
+			rests[p.ack] = p.ends.Sub(now) + l.early()
+		}
+	}
+	return rests
+}
+
 func (l *leases) vacate(at uint32) {
 	l.places[at].ack = ""
 	l.free = append(l.free, at)

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"testing"
@@ -101,6 +102,17 @@ func TestLeasesKeepWhatTheyWereGiven(t *testing.T) {
 					t.Fatalf("clear: %q, want %q", got, want)
 				}
 				model = nil
+			},
+			"rests": func(t *rapid.T) {
+				want := map[string]time.Duration{}
+				for _, m := range model {
+					if now.Before(m.ends) {
+						want[m.ack] = m.ends.Sub(now) + 500*time.Millisecond // to the server
+					}
+				}
+				if got := l.rests(now); !maps.Equal(got, want) {
+					t.Fatalf("rests: %v, want %v", got, want)
+				}
 			},
 			"": func(t *rapid.T) {
 				if l.held != len(model) {

@@ -39,6 +39,7 @@ type pull struct {
 	misses  int           // how often in a row it was not there
 	tries   int           // how often in a row looking has failed
 	ackWait time.Duration // of the channel; 0 while that is not known
+	notices int           // that the channel has got another one
 	alive   time.Time     // when stayAlive said so last
 	over    time.Time     // since when more is ready than may be held; zero when not
 }
@@ -183,7 +184,7 @@ func (s *subscription) surplus(now time.Time) (acks []string) {
 // false when not; then it is tried again.
 func (s *subscription) look(now time.Time) bool {
 	s.mu.Lock()
-	tries := s.pull.tries
+	tries, notices := s.pull.tries, s.pull.notices
 	s.mu.Unlock()
 	if tries > 0 && !s.rest(tries) {
 		return false
@@ -199,28 +200,66 @@ func (s *subscription) look(now time.Time) bool {
 		}
 		gone = false
 	}
+	if err != nil {
+		s.unseen(gone)
+		return false
+	}
+	if s.seen(info.Config.AckWait, notices, now) {
+		s.unsettled(now)
+	}
+	return true
+}
+
+// unseen notes that the channel could not be looked at, or is not there.
+func (s *subscription) unseen(gone bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := &s.pull
-	if err != nil {
-		p.broken = true
-		p.tries++
-		if gone {
-			p.misses++
+	p.broken = true
+	p.tries++
+	if gone {
+		p.misses++
+	}
+	if p.misses >= missesUntilGone {
+		if s.end == nil {
+			s.end = s.deleted()
 		}
-		if p.misses >= missesUntilGone {
-			if s.end == nil {
-				s.end = s.deleted()
-			}
-			s.stop()
-		}
+		s.stop()
+	}
+	signal(s.kicked)
+}
+
+// seen notes that the channel is there, and its lease, unless there was a notice meanwhile.
+// Returns whether it has become another one without a notice, as while there was no
+// connection.
+func (s *subscription) seen(ackWait time.Duration, notices int, now time.Time) (changed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &s.pull
+	p.looked, p.heard = now, now
+	p.broken, p.misses, p.tries = false, 0, 0
+	if notices != p.notices {
+		p.looked = time.Time{} // for what we have seen may be of before
 		signal(s.kicked)
 		return false
 	}
-	p.ackWait = info.Config.AckWait
-	p.looked, p.heard = now, now
-	p.broken, p.misses, p.tries = false, 0, 0
-	return true
+	changed = p.ackWait != 0 && p.ackWait != ackWait
+	p.ackWait = ackWait
+	return changed
+}
+
+// unsettled says that the channel has got another lease. The subscription's deliveries are
+// to have theirs all the same, and the server is told so for each of them.
+func (s *subscription) unsettled(now time.Time) {
+	s.mu.Lock()
+	s.pull.ackWait, s.pull.looked = 0, time.Time{}
+	s.pull.notices++
+	rests := s.leases.rests(now)
+	s.mu.Unlock()
+	for ack, rest := range rests {
+		s.link.send(ack, "", nakAfter(rest))
+	}
+	signal(s.kicked)
 }
 
 func (s *subscription) deleted() error {
@@ -304,37 +343,53 @@ func (s *subscription) came(in *inbox, m *natsio.Msg) {
 		s.status(in, m, now)
 		return
 	}
-	word, kick := s.accept(in, &a, m.Reply, now)
+	s.arrives(in, now)
+	word, done := s.accept(&a, m.Reply, false, now)
 	if word != nil {
 		s.link.send(m.Reply, "", word)
 	}
-	if kick {
-		signal(s.kicked)
+	if !done {
+		// The server has been told how long it is ours, before whoever receives it can say
+		// anything else of it: what is said last holds.
+		if word, _ = s.accept(&a, m.Reply, true, now); word != nil {
+			s.link.send(m.Reply, "", word)
+		}
 	}
 }
 
-// accept takes a message in. Returns what to tell the server, and whether there is
-// something for the keeper to do.
-func (s *subscription) accept(in *inbox, a *arrival, ack string, now time.Time) (word []byte, kick bool) {
+// arrives notes that one of the messages that were asked for has come.
+func (s *subscription) arrives(in *inbox, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if in == s.pull.inbox {
 		s.pull.asked = max(0, s.pull.asked-1)
 		s.pull.heard = now
 	}
-	if a.early > 0 {
-		return nakAfter(a.early), s.hungry()
-	}
-	if s.end != nil || s.prefetch == 0 {
-		return nakWord, false // it was on its way
+}
+
+// accept takes a message in, unless the server must be told something first: then it is
+// not done. told says that it was told how long the lease is.
+func (s *subscription) accept(a *arrival, ack string, told bool, now time.Time) (word []byte, done bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case a.early > 0:
+		if s.hungry() {
+			signal(s.kicked)
+		}
+		return nakAfter(a.early), true
+	case s.end != nil || s.prefetch == 0:
+		return nakWord, true // it was on its way
+	case s.pull.ackWait != s.lease && !told:
+		return nakAfter(s.lease), false
 	}
 	a.Tag = s.leases.add(ack, now)
 	s.ready.push(a.Delivery)
 	s.offer()
-	if s.pull.ackWait != s.lease {
-		word = nakAfter(s.lease)
+	if s.leases.held > s.prefetch {
+		signal(s.kicked)
 	}
-	return word, s.leases.held > s.prefetch
+	return nil, true
 }
 
 // status handles what the server says about a request.

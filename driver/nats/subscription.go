@@ -38,7 +38,7 @@ type subscription struct {
 	waiting  int   // calls of Receive that wait
 	end      error // why nothing is received any more
 	pull     pull
-	presence *natsio.Subscription // of an ephemeral channel
+	presence *natsio.Subscription // to what is said to all consumers of the channel
 }
 
 func newSubscription(b *broker, topic, channel string, opts millrace.SubscribeOptions) *subscription {

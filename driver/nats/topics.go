@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,7 +120,7 @@ func (b *broker) hold(ctx context.Context, topic string, do func() error) error 
 func isChannel(consumer string) bool { return !isHolder(consumer) }
 
 // channel creates the topic and the channel if need be. The server is to wait for acks as
-// long as the lease, unless somebody uses the channel with another.
+// long as the lease, unless somebody uses the channel with another; 0 is any lease.
 func (b *broker) channel(ctx context.Context, topic, channel string, lease time.Duration) error {
 	for n := 0; ; n++ {
 		err := b.tryChannel(ctx, topic, channel, lease)
@@ -155,6 +156,9 @@ func (b *broker) tryChannel(ctx context.Context, topic, channel string, lease ti
 			}
 		}
 	}
+	if lease == 0 {
+		return nil
+	}
 	return b.settleOn(ctx, topic, channel, lease)
 }
 
@@ -163,7 +167,7 @@ func channelConfig(channel string, lease time.Duration, first bool) jetstream.Co
 		Durable:       Consumer(channel),
 		Description:   "Millrace channel " + channel,
 		AckPolicy:     jetstream.AckExplicitPolicy,
-		AckWait:       lease,
+		AckWait:       cmp.Or(lease, millrace.DefaultLease),
 		MaxDeliver:    -1,
 		MaxAckPending: -1, // subscriptions have their own limits; deferred messages count too
 		MaxWaiting:    maxPulls,
@@ -178,7 +182,9 @@ func channelConfig(channel string, lease time.Duration, first bool) jetstream.Co
 	return cfg
 }
 
-// settleOn makes the lease the channel's own when nobody uses it with another.
+// settleOn has the server wait for acks as long as the lease, unless somebody uses the
+// channel with another. Whoever neither asks nor holds anything at the moment, as between
+// two requests, is not seen: so all are told.
 func (b *broker) settleOn(ctx context.Context, topic, channel string, lease time.Duration) error {
 	info, err := b.look(ctx, topic, channel)
 	if err != nil {
@@ -189,10 +195,14 @@ func (b *broker) settleOn(ctx context.Context, topic, channel string, lease time
 	}
 	cfg := info.Config
 	cfg.AckWait = lease
-	return b.link.call(ctx, func(ctx context.Context) error {
+	err = b.link.call(ctx, func(ctx context.Context) error {
 		_, err := b.link.js.UpdateConsumer(ctx, Stream(topic), cfg)
 		return err
 	})
+	if err == nil {
+		b.link.send(presenceSubject(topic, channel), "", []byte(leaseWord))
+	}
+	return err
 }
 
 // look asks for the state of a channel.

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/millrace/millrace"
+	"github.com/millrace/millrace/driver/nats"
 )
 
 // nothing makes sure that nothing comes for that long.
@@ -154,6 +155,49 @@ func TestNATSLeasesOfDifferentLengths(t *testing.T) {
 		u.must(keeper.Extend(t.Context(), mine...))
 		u.nothing(watcher, 800*time.Millisecond)
 		u.must(keeper.Ack(t.Context(), mine...))
+		u.must(u.Close()) // else the keeper is there when the channel is made anew, and takes what comes
+	}
+}
+
+// Who neither asks for a message nor holds one when another subscription comes, which gets
+// the channel's lease changed, has the one that he asked for all the same.
+func TestNATSAnotherLeaseComesUnseen(t *testing.T) {
+	t.Parallel()
+	n := startNATS(t, nil)
+	for _, lease := range []time.Duration{3 * time.Second, time.Minute} {
+		u := useNATS(t, n.URL)
+		u.must(u.Delete(t.Context(), "t", ""))
+		sub := u.subscribe("t", "c", millrace.SubscribeOptions{Lease: lease, Prefetch: 1})
+		u.publish("t", "taken away")
+		full := u.receive(sub, 1) // so that it asks for nothing
+		stream, err := natsStreams(t, n.URL).Stream(t.Context(), nats.Stream("t"))
+		u.must(err)
+		u.must(stream.Purge(t.Context()))
+		u.inFlight(0)
+		u.must(sub.Extend(t.Context(), full...)) // and goes on to ask for nothing
+		another := 400 * time.Millisecond
+		if lease < time.Minute {
+			another = time.Minute
+		}
+		other := u.subscribe("t", "c", millrace.SubscribeOptions{Lease: another})
+		c, err := stream.Consumer(t.Context(), nats.Consumer("c"))
+		u.must(err)
+		if c.CachedInfo().Config.AckWait != another {
+			t.Errorf("the lease of the channel is not %v: the test proves nothing", another)
+		}
+		u.must(other.Close())
+		u.must(sub.Ack(t.Context(), full...))
+		u.publish("t", "x")
+		start := time.Now()
+		ds := u.receive(sub, 1)
+		watcher := u.subscribe("t", "c", millrace.SubscribeOptions{Lease: another})
+		if another < lease {
+			u.nothing(watcher, 2*another)
+			u.must(sub.Ack(t.Context(), ds...))
+		} else if u.receive(watcher, 1); time.Since(start) < lease*9/10 {
+			t.Errorf("it came again after %v", time.Since(start))
+		}
+		u.must(u.Close())
 	}
 }
 
