@@ -86,6 +86,7 @@ func (s *subscription) run(c *consuming) {
 		err := s.follow(c)
 		if s.ctx.Err() != nil {
 			s.settled()
+			s.hearOut(c)
 		}
 		s.lose(c, err)
 		if s.ctx.Err() != nil {

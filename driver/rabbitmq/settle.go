@@ -136,6 +136,35 @@ func (s *subscription) settled() {
 	}
 }
 
+// hearOut has the server do what it was told last. When more than a few dozen acks are on their way
+// to a quorum queue, the server's side of the AMQP channel holds further ones back, and forgets
+// them when it ends. So the queue itself is asked for something, which it does after all that came
+// before, and then the channel something, which it does when it has heard of that from the queue
+// and sent on the rest.
+func (s *subscription) hearOut(c *consuming) {
+	if s.ephemeral || c.conn.IsClosed() {
+		return // a classic queue's acks are never held back
+	}
+	late := time.AfterFunc(closeWithin, func() { _ = c.conn.socket.Close() })
+	defer late.Stop()
+	s.mu.Lock()
+	live := ""
+	for _, one := range c.consumers {
+		if !one.cancelled && !one.moves {
+			live = one.tag
+		}
+	}
+	queue := s.queue
+	s.mu.Unlock()
+	// An error ends the connection, which does all that hearOut comes before.
+	if live != "" {
+		_ = c.ch.Cancel(live, false)
+	} else if d, got, err := c.ch.Get(queue, false); err == nil && got {
+		_ = d.Reject(true)
+	}
+	_ = c.ch.Qos(1, 0, false)
+}
+
 // arrivals knows up to which tag all deliveries have come.
 type arrivals struct {
 	next  uint64 // the first that has not come; 0 before the first

@@ -321,3 +321,33 @@ func rabbitDeletedTopic(t *testing.T, r *rabbit) {
 	sub := uses.subscribe("t", "second", millrace.SubscribeOptions{})
 	uses.wantBodies(uses.receive(sub, 1), "new")
 }
+
+// rabbitLastAcks: what is acked just before a subscription is closed does not come again. When
+// many acks are under way, RabbitMQ holds some back, and forgets those with the connection.
+func rabbitLastAcks(t *testing.T, r *rabbit) {
+	const rounds, size = 20, 1000
+	u := rabbitUser{t, r.open(t, r.vhost(t))}
+	u.must(u.Declare(u.Context(), "last", "c"))
+	for round := range rounds {
+		bodies := make([]string, size)
+		for i := range bodies {
+			bodies[i] = strconv.Itoa(round*size + i)
+		}
+		u.publish("last", bodies...)
+		sub := u.subscribe("last", "c", millrace.SubscribeOptions{Prefetch: size})
+		ds := u.receive(sub, size)
+		if round%2 == 1 {
+			sub.SetPrefetch(0) // who wants no more is no consumer of the server's
+		}
+		for _, d := range ds {
+			if n, err := strconv.Atoi(string(d.Body)); err != nil || n/size != round {
+				t.Fatalf("%s was acked, and came again", d.Body)
+			}
+			u.must(sub.Ack(u.Context(), d))
+		}
+		u.must(sub.Close())
+	}
+	if d, err := u.Depth(u.Context(), "last", "c"); err != nil || d != (millrace.Depth{}) {
+		t.Errorf("what was acked is there again: %+v, %v", d, err)
+	}
+}

@@ -54,6 +54,7 @@ func TestRabbitMQ(t *testing.T) {
 			{"messages of others", rabbitForeignMessages},
 			{"delays", rabbitDelays},
 			{"the first channel", rabbitFirstChannel},
+			{"the last acks", rabbitLastAcks},
 			{"a deaf subscription", rabbitDeaf},
 			{"a paused subscription", rabbitPaused},
 			{"a census", rabbitCensus},
