@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millrace/millrace"
@@ -62,6 +63,10 @@ type Harness struct {
 	Slack time.Duration
 	// TooLarge is how many bytes a body has that the broker refuses. 0 means 65 MiB.
 	TooLarge int
+	// Virtual says that the broker is in this process and knows no clock but its own, so that
+	// time can be virtual (testing/synctest): leases are kept to the nanosecond then, however
+	// busy the machine is.
+	Virtual bool
 }
 
 // Run tests every claim, each with a harness of its own.
@@ -75,6 +80,10 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 			}
 			if c.claim == SurvivesRestart && h.Restart == nil {
 				t.Skip("this broker keeps nothing when it stops")
+			}
+			if h.Virtual {
+				synctest.Test(t, func(t *testing.T) { c.test(newSuite(t, h)) })
+				return
 			}
 			c.test(newSuite(t, h))
 		})

@@ -26,7 +26,7 @@ func harness(url string) drivertest.Harness {
 		}
 		return b
 	}
-	return drivertest.Harness{Open: open, Lease: 200 * time.Millisecond, Delay: 300 * time.Millisecond}
+	return drivertest.Harness{Open: open, Lease: 200 * time.Millisecond, Delay: 300 * time.Millisecond, Slack: 100 * time.Millisecond, Virtual: true}
 }
 
 func TestABrokerInMemoryConforms(t *testing.T) {
