@@ -233,9 +233,6 @@ func TestABacklogWithoutChannelsStays(t *testing.T) {
 
 // A million messages go through a broker in files with its consumer beside it.
 func TestAMillionMessagesTakeLittleDiskAndMemory(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes two seconds")
-	}
 	runtime.GC() // what other tests have left is not meant
 	dir := t.TempDir()
 	b := open(t, broker.Options{Dir: dir, Sync: broker.SyncNever})

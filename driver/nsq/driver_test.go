@@ -390,9 +390,6 @@ func (l *logged) String() string {
 }
 
 func TestNothingIsAllocatedForEachMessageThatComes(t *testing.T) {
-	if testing.Short() {
-		t.Skip("the race detector allocates")
-	}
 	b := opened(t, serve(t, door.Config{}).url)
 	s := subscribed(t, b, millrace.SubscribeOptions{Prefetch: 2000})
 	const n = 20_000
