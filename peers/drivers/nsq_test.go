@@ -152,7 +152,9 @@ func nsqFleet(t *testing.T) *node.Lookupd {
 	register := func(o *node.Options) { o.NSQLookupdTCPAddresses = []string{lookupd.TCP} }
 	startNSQ(t, node.Millrace, register)
 	startNSQ(t, node.NSQD, register)
-	registers(t, "both nodes", func() bool { return len(nodesOf(t, lookupd.HTTP)) == 2 })
+	if err := lookupd.Await(2); err != nil {
+		t.Fatal(err)
+	}
 	return lookupd
 }
 
@@ -223,18 +225,4 @@ func channelsOf(t *testing.T, lookupd, topic string) []string {
 	}
 	slices.Sort(told.Channels)
 	return told.Channels
-}
-
-func nodesOf(t *testing.T, lookupd string) []any {
-	t.Helper()
-	resp, err := http.Get("http://" + lookupd + "/nodes")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var told struct{ Producers []any }
-	if err := json.NewDecoder(resp.Body).Decode(&told); err != nil {
-		t.Fatal(err)
-	}
-	return told.Producers
 }

@@ -102,11 +102,9 @@ func startFleet(t *testing.T) *system {
 		started(t, p, err)
 		nodes = append(nodes, p)
 	}
-	known := func() bool {
-		var told struct{ Producers []any }
-		return ask(t.Context(), "http://"+lookup.HTTP+"/nodes", &told) == nil && len(told.Producers) == 2
+	if err := lookup.Await(2); err != nil {
+		t.Fatal(err)
 	}
-	eventually(t, patience, "nsqlookupd knows both nodes", known)
 	return &system{
 		bad: map[string]string{
 			"nsqlookupd://127.0.0.1:1":       "127.0.0.1:1",

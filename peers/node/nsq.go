@@ -63,6 +63,19 @@ func NSQLookupd() (*Lookupd, error) {
 	return l, nil
 }
 
+// Await returns when n nodes have registered; with an error if they do not within ten seconds.
+func (l *Lookupd) Await(n int) error {
+	for until := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		known := len(l.DB.FindProducers("client", "", ""))
+		if known >= n {
+			return nil
+		}
+		if time.Now().After(until) {
+			return fmt.Errorf("of %d nodes %d have registered with nsqlookupd", n, known)
+		}
+	}
+}
+
 // Stop ends it, and returns when it has ended.
 func (l *Lookupd) Stop() error {
 	l.Exit()

@@ -93,7 +93,7 @@ func natsServer(t *testing.T) (string, func() []string) {
 }
 
 func twoNodes(t *testing.T) (string, func() []string) {
-	var topics func() []string
+	var addresses []string
 	l, err := node.NSQLookupd()
 	must(t, err)
 	t.Cleanup(func() { must(t, l.Stop()) })
@@ -106,9 +106,16 @@ func twoNodes(t *testing.T) (string, func() []string) {
 		})
 		must(t, err)
 		t.Cleanup(func() { must(t, n.Stop()) })
-		topics = func() []string { return nsqTopics(t, n.HTTP) }
+		addresses = append(addresses, n.HTTP)
 	}
-	return "nsqlookupd://" + l.HTTP, topics
+	must(t, l.Await(2))
+	return "nsqlookupd://" + l.HTTP, func() (names []string) {
+		for _, address := range addresses {
+			names = append(names, nsqTopics(t, address)...)
+		}
+		slices.Sort(names)
+		return slices.Compact(names)
+	}
 }
 
 func must(t testing.TB, err error) {
