@@ -179,9 +179,8 @@ func (f *fleet) lose(j *job, from, to int, worker *process, why string, m member
 	t := j.t
 	t.Helper()
 	before := map[*process]int{j.asker: f.connections(t, j.asker), worker: f.connections(t, worker)}
-	done := len(j.answers)
 	go j.give(from, to)
-	j.until(done + (to-from)/10)
+	j.until(from + (to-from)/10)
 	began := time.Now()
 	if err := m.kill(); err != nil {
 		t.Fatal(err)
@@ -189,7 +188,7 @@ func (f *fleet) lose(j *job, from, to int, worker *process, why string, m member
 	j.until(len(j.answers) + len(j.asker.lines)) // on their way before
 	j.until(len(j.answers) + 1)
 	t.Logf("%s: %s, which %s, is down; %d results are there, and %v later the next one", f.kind, m.name, why, len(j.answers), time.Since(began))
-	j.until(done + (to-from)/2)
+	j.until(from + (to-from)/2)
 	for p, count := range before {
 		eventually(t, patience, p.name+" is connected to the other nodes", func() bool { return f.connections(t, p) >= count })
 	}
@@ -209,6 +208,7 @@ func (f *fleet) lose(j *job, from, to int, worker *process, why string, m member
 	if err := m.again(); err != nil {
 		t.Fatal(err)
 	}
+	j.until(to)
 }
 
 // connections counts those of a process to all nodes; there are none to one that has died.
