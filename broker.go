@@ -18,6 +18,9 @@ var (
 	// ErrTooLarge is returned when a message is larger than the broker takes. It
 	// will be refused every time.
 	ErrTooLarge = errors.New("millrace: message too large")
+	// ErrRefused is returned when the broker does not let this user in, or not do what was
+	// asked: it will be refused every time.
+	ErrRefused = errors.New("millrace: refused")
 	// ErrNotFound is returned when a topic or channel does not exist.
 	ErrNotFound = errors.New("millrace: no such topic or channel")
 	// ErrNoSpace is returned when the broker's disk is full. What was accepted
@@ -38,7 +41,7 @@ type Broker interface {
 	// need be. When it returns nil they all are as safe as the broker makes them.
 	// When it returns an error some of them, the first ones, may nevertheless have
 	// been accepted. Returns an error that wraps ErrTooLarge before any of them was
-	// accepted, ErrNoSpace, ErrClosed, ErrBadName, or the context's cause.
+	// accepted, ErrNoSpace, ErrClosed, ErrBadName, ErrRefused, or the context's cause.
 	Publish(ctx context.Context, topic string, msgs ...Message) error
 
 	// Subscribe starts to consume from a channel, and creates it if need be.

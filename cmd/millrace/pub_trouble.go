@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/millrace/millrace"
-	"github.com/millrace/millrace/driver/nsq"
 )
 
 const (
@@ -133,7 +132,7 @@ func (p *publishing) publish(ctx context.Context, bodies [][]byte) error {
 
 // refusedForGood says whether the broker will never take what this user publishes there.
 func refusedForGood(err error) bool {
-	return errors.Is(err, millrace.ErrBadName) || errors.Is(err, millrace.ErrClosed) || errors.Is(err, nsq.ErrRefused)
+	return errors.Is(err, millrace.ErrBadName) || errors.Is(err, millrace.ErrClosed) || errors.Is(err, millrace.ErrRefused)
 }
 
 // tooLarge publishes messages of which one is too large: the broker does not say which one,

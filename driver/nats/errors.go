@@ -67,6 +67,12 @@ func published(e *jetstream.APIError) error {
 	return e
 }
 
+// refusal is an error of the server about what this user may do. It wraps millrace.ErrRefused.
+type refusal struct{ error }
+
+// Unwrap returns millrace.ErrRefused, and what the server said.
+func (r refusal) Unwrap() []error { return []error{millrace.ErrRefused, r.error} }
+
 func isNotFound(err error) bool {
 	return errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound) ||
 		errors.Is(err, jetstream.ErrConsumerDoesNotExist)

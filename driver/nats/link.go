@@ -104,11 +104,11 @@ func (t *target) refusal(ctx context.Context, err, dialing error) error {
 	case errors.As(err, &unknown):
 		return fmt.Errorf("%s has a certificate of an authority that nobody here trusts: name the authority's file with ca=FILE (%w)", t.hosts, err)
 	case errors.Is(err, natsio.ErrAuthorization), errors.Is(err, natsio.ErrAuthExpired), errors.Is(err, natsio.ErrAuthRevoked):
-		return fmt.Errorf("%s does not let us in %s: are user and password right, as in nats://user:password@host? (%w)", t.hosts, who, err)
+		return fmt.Errorf("%s does not let us in %s: are user and password right, as in nats://user:password@host? (%w)", t.hosts, who, refusal{err})
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return fmt.Errorf("%s has no JetStream, which holds the messages: start nats-server with -js, and enable it for the account (%w)", t.hosts, err)
 	case errors.Is(err, natsio.ErrPermissionViolation):
-		return fmt.Errorf("%s does not let us use JetStream %s: permit $JS.>, _INBOX.> and millrace.> (%w)", t.hosts, who, err)
+		return fmt.Errorf("%s does not let us use JetStream %s: permit $JS.>, _INBOX.> and millrace.> (%w)", t.hosts, who, refusal{err})
 	case errors.Is(err, natsio.ErrSecureConnWanted):
 		return fmt.Errorf("%s has no TLS, and the URL insists on it (%w)", t.hosts, err)
 	case errors.Is(err, natsio.ErrTLS), strings.Contains(err.Error(), "remote error: tls"):
@@ -153,7 +153,7 @@ func (l *link) objected(_ *natsio.Conn, _ *natsio.Subscription, err error) {
 	if errors.Is(err, natsio.ErrPermissionViolation) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.denial = denial{err, time.Now()}
+		l.denial = denial{refusal{err}, time.Now()}
 	}
 }
 

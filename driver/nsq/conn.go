@@ -18,6 +18,7 @@ import (
 
 	gonsq "github.com/nsqio/go-nsq"
 
+	"github.com/millrace/millrace"
 	"github.com/millrace/millrace/internal/nsqwire"
 )
 
@@ -72,8 +73,8 @@ type refusal struct{ why string }
 
 func (r *refusal) Error() string { return r.why }
 
-// Unwrap returns ErrRefused.
-func (r *refusal) Unwrap() error { return ErrRefused }
+// Unwrap returns millrace.ErrRefused.
+func (r *refusal) Unwrap() error { return millrace.ErrRefused }
 
 func refused(format string, args ...any) error { return &refusal{fmt.Sprintf(format, args...)} }
 

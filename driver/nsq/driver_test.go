@@ -266,7 +266,7 @@ func TestPublishesBesideOneThatIsRefusedSucceed(t *testing.T) {
 		})
 		publishing.Go(func() {
 			err := b.Publish(t.Context(), "t", millrace.Message{Delay: 2 * time.Hour})
-			if err == nil || !strings.Contains(err.Error(), "longer than the broker takes (its --max-req-timeout)") || !errors.Is(err, ErrRefused) {
+			if err == nil || !strings.Contains(err.Error(), "longer than the broker takes (its --max-req-timeout)") || !errors.Is(err, millrace.ErrRefused) {
 				t.Errorf("a delay of two hours: %v", err)
 			}
 		})
@@ -338,11 +338,11 @@ func TestClosingSaysThatANodeMayNotHaveHeardTheLastAcks(t *testing.T) {
 // What is refused is refused the next time too; a full disk is not.
 func TestOnlyWhatIsRefusedForGoodIsRefused(t *testing.T) {
 	for code, want := range map[string]bool{nsqwire.PubFailed: false, nsqwire.MPubFailed: false, nsqwire.Unauthorized: true, nsqwire.BadTopic: true} {
-		if err := error(&nodeError{code: code, text: code}); errors.Is(err, ErrRefused) != want {
+		if err := error(&nodeError{code: code, text: code}); errors.Is(err, millrace.ErrRefused) != want {
 			t.Errorf("%s: %v", code, !want)
 		}
 	}
-	if !errors.Is(refused("does not let us in"), ErrRefused) {
+	if !errors.Is(refused("does not let us in"), millrace.ErrRefused) {
 		t.Error("a node that does not let us in")
 	}
 }

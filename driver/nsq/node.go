@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/millrace/millrace"
 	"github.com/millrace/millrace/internal/nsqwire"
 )
 
@@ -197,12 +198,12 @@ type nodeError struct{ code, text, node string }
 
 func (e *nodeError) Error() string { return "the broker at " + e.node + " says " + e.text }
 
-// Unwrap returns ErrRefused, unless it may go better another time.
+// Unwrap returns millrace.ErrRefused, unless it may go better another time.
 func (e *nodeError) Unwrap() error {
 	if e.publishFailed() {
 		return nil
 	}
-	return ErrRefused
+	return millrace.ErrRefused
 }
 
 // load is how many publishes wait for an answer; false when the node is not connected.

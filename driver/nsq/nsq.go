@@ -70,10 +70,6 @@ const (
 	lookupdScheme = "nsqlookupd"
 )
 
-// ErrRefused is returned when a node does not let us in, or not do what it is asked to: it
-// will not the next time either.
-var ErrRefused = errors.New("nsq: refused")
-
 func init() {
 	millrace.Register(nodesScheme, open)
 	millrace.Register(lookupdScheme, open)

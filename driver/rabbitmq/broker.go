@@ -145,7 +145,7 @@ func wrap(err error, doing, topic, channel string) error {
 	if channel != "" {
 		what += ", channel " + channel
 	}
-	return fmt.Errorf("rabbitmq: %s %s: %w", doing, what, err)
+	return fmt.Errorf("rabbitmq: %s %s: %w", doing, what, named(err))
 }
 
 // Subscribe starts to consume from a channel, on a connection of its own.

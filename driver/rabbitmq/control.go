@@ -105,6 +105,20 @@ func endsConnection(err error) bool {
 	return false
 }
 
+// forbidden is an error of the server about what this user may not do.
+type forbidden struct{ error }
+
+// Unwrap returns millrace.ErrRefused, and what the server said.
+func (f forbidden) Unwrap() []error { return []error{millrace.ErrRefused, f.error} }
+
+// named returns err, as forbidden if it is about what this user may not do.
+func named(err error) error {
+	if hasCode(err, amqp.AccessRefused) || hasCode(err, amqp.NotAllowed) {
+		return forbidden{err}
+	}
+	return err
+}
+
 // hasCode says whether the server ended a channel with that code.
 func hasCode(err error, code int) bool {
 	var e *amqp.Error

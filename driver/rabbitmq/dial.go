@@ -228,11 +228,11 @@ func (a *address) explainRefusal(host string, e *amqp.Error) error {
 	switch e.Code {
 	case amqp.AccessRefused:
 		if a.external {
-			return fmt.Errorf("RabbitMQ at %s does not know the client's certificate: %w", host, e)
+			return fmt.Errorf("RabbitMQ at %s does not know the client's certificate: %w", host, forbidden{e})
 		}
-		return fmt.Errorf("RabbitMQ at %s refuses the user %q: name and password must be right, and guest may come from the server's own machine only: %w", host, a.user, e)
+		return fmt.Errorf("RabbitMQ at %s refuses the user %q: name and password must be right, and guest may come from the server's own machine only: %w", host, a.user, forbidden{e})
 	case amqp.NotAllowed, amqp.InvalidPath, amqp.NotFound:
-		return fmt.Errorf("RabbitMQ at %s does not let the user %q into the vhost %q: does it exist? %w", host, a.user, a.vhost, e)
+		return fmt.Errorf("RabbitMQ at %s does not let the user %q into the vhost %q: does it exist? %w", host, a.user, a.vhost, forbidden{e})
 	case amqp.FrameError, amqp.SyntaxError:
 		if a.tls == nil {
 			return fmt.Errorf("%s does not answer in AMQP: is it RabbitMQ, and does this port want TLS (amqps://)? %w", host, e)

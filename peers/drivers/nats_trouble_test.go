@@ -57,6 +57,9 @@ func TestNATSSaysWhatIsWrongWhenItOpens(t *testing.T) {
 		if !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %q, want one line that says %q", url, err, says)
 		}
+		if errors.Is(err, millrace.ErrRefused) != strings.Contains(says, "does not let us in") {
+			t.Errorf("%q: is it a refusal? %v", err, errors.Is(err, millrace.ErrRefused))
+		}
 		if strings.Contains(err.Error(), "wrong@1") || time.Since(start) > 5*time.Second {
 			t.Errorf("%q tells the password, or took %v", err, time.Since(start))
 		}
@@ -65,7 +68,7 @@ func TestNATSSaysWhatIsWrongWhenItOpens(t *testing.T) {
 	useNATS(t, "nats://right@"+tokens.Addr).publish("t", "x")
 	denied := &server.User{Username: "bob", Password: "b", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Allow: []string{"$JS.API.INFO", "$JS.API.STREAM.>", "$JS.API.CONSUMER.>"}}}}
 	bob := useNATS(t, "nats://bob:b@"+startNATS(t, func(o *server.Options) { o.Users = []*server.User{denied} }).Addr)
-	if err := bob.Publish(t.Context(), "t", millrace.Message{}); !errors.Is(err, natsio.ErrPermissionViolation) {
+	if err := bob.Publish(t.Context(), "t", millrace.Message{}); !errors.Is(err, millrace.ErrRefused) {
 		t.Errorf("publish without permission: %v", err)
 	}
 	// With several servers, one that answers is enough.

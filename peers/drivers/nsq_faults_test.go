@@ -97,11 +97,11 @@ func TestASecretOpensABrokerOfNSQ(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		err = b.Publish(ctx, "forbidden", millrace.Message{Body: []byte("x")})
-		if err == nil || !strings.Contains(err.Error(), "E_UNAUTHORIZED") || ctx.Err() != nil {
+		if err == nil || !strings.Contains(err.Error(), "E_UNAUTHORIZED") || !errors.Is(err, millrace.ErrRefused) || ctx.Err() != nil {
 			t.Errorf("publish to what is not allowed: %v", err)
 		}
 		_, err = b.Subscribe(ctx, "forbidden", "c", millrace.SubscribeOptions{})
-		if err == nil || !strings.Contains(err.Error(), "E_UNAUTHORIZED") || ctx.Err() != nil {
+		if err == nil || !strings.Contains(err.Error(), "E_UNAUTHORIZED") || !errors.Is(err, millrace.ErrRefused) || ctx.Err() != nil {
 			t.Errorf("subscribe to what is not allowed: %v", err)
 		}
 	})

@@ -335,6 +335,9 @@ func rabbitBadURLs(t *testing.T, r *rabbit) {
 				_ = b.Close()
 				t.Fatal("it was opened")
 			}
+			if refused := c.name == "password" || c.name == "user" || c.name == "vhost"; errors.Is(err, millrace.ErrRefused) != refused {
+				t.Errorf("%v: is it a refusal? %v", err, !refused)
+			}
 			for _, says := range c.says {
 				if !strings.Contains(err.Error(), says) {
 					t.Errorf("%v: it does not say %q", err, says)
