@@ -1,6 +1,8 @@
 package jobs_test
 
 import (
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -53,7 +55,9 @@ func untilRunAgain(t *testing.T, on *system, signal syscall.Signal) time.Duratio
 	t.Helper()
 	first := goWorker(t, on.url, againQueue, againTTL)
 	j := newJob(t, on, againQueue, 1)
-	j.asker.give("sleep 3s 1")
+	release := filepath.Join(t.TempDir(), "release")
+	input := "until " + release + " 1"
+	j.asker.give(input)
 	first.saysWithin(patience, "took 1")
 	other := goWorker(t, on.url, againQueue, againTTL)
 	other.saysWithin(patience, "ready")
@@ -64,8 +68,11 @@ func untilRunAgain(t *testing.T, on *system, signal syscall.Signal) time.Duratio
 	if signal == syscall.SIGSTOP {
 		first.signal(syscall.SIGCONT)
 	}
+	if err := os.WriteFile(release, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	_ = j.asker.stdin.Close()
-	if line := <-j.asker.lines; line != "sleep 3s 1\t1" {
+	if line := <-j.asker.lines; line != input+"\t1" {
 		t.Errorf("the result is %q", line)
 	}
 	if err := j.asker.wait(); err != nil {

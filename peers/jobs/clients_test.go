@@ -44,14 +44,15 @@ func gatherTheirOwn(t *testing.T, on *system) {
 // leaversCancel: what was asked for by a client that leaves, or whose time is up, runs no
 // longer.
 func leaversCancel(t *testing.T, on *system) {
-	goWorker(t, on.url, "left", ttl).saysWithin(patience, "ready")
+	w := goWorker(t, on.url, "left", ttl)
+	w.saysWithin(patience, "ready")
 	for name, leave := range map[string]func(){
 		"a map that is interrupted": func() {
 			p := mapping(t, on.url, "left")
 			for n := range 3 * replicas {
-				p.give(fmt.Sprint("sleep 10m ", n))
+				p.give(fmt.Sprint("sleep 10m ", 1000+n))
 			}
-			time.Sleep(300 * time.Millisecond)
+			w.saysWithin(patience, "took 1000")
 			p.signal(syscall.SIGINT)
 			p.saysWithin(patience, "not finished and cancelled")
 			if err := p.wait(); err == nil {

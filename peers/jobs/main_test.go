@@ -93,7 +93,8 @@ const (
 
 // beWorker answers numbers with their squares, in a moment each, and drains on SIGTERM:
 // URL QUEUE TTL. It says when it is ready. An
-// input "sleep D N" takes that duration, and it says when it has taken one.
+// input "sleep D N" takes that duration, "until F N" until there is a file of that name, and
+// it says when it has taken one.
 func beWorker(args []string) error {
 	ttl, err := time.ParseDuration(args[2])
 	if err != nil {
@@ -128,6 +129,14 @@ func beWorker(args []string) error {
 
 func square(ctx context.Context, t *worker.Task) ([]byte, error) {
 	input := string(t.Payload)
+	if rest, ok := strings.CutPrefix(input, "until "); ok {
+		file, number, _ := strings.Cut(rest, " ")
+		fmt.Fprintln(os.Stderr, "took", number)
+		if err := untilThere(ctx, file); err != nil {
+			return nil, err
+		}
+		input = number
+	}
 	takes := rand.N(2 * taskTakes)
 	if rest, ok := strings.CutPrefix(input, "sleep "); ok {
 		pause, number, _ := strings.Cut(rest, " ")
@@ -148,6 +157,19 @@ func square(ctx context.Context, t *worker.Task) ([]byte, error) {
 		return nil, context.Cause(ctx)
 	}
 	return strconv.AppendInt(nil, int64(n)*int64(n), 10), nil
+}
+
+func untilThere(ctx context.Context, file string) error {
+	for {
+		if _, err := os.Stat(file); err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // beNATS is a nats-server with JetStream: DIR PORT.
