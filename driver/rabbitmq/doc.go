@@ -55,8 +55,12 @@
 // goes on with another node of the URL, which is tried when one has failed or has kept silent for a
 // second; each connection begins with any of them. What RabbitMQ refuses to keep, because a queue has no
 // leader or is full, is offered again for half a minute. To delete a quorum queue takes RabbitMQ
-// five seconds while one of its nodes is down. Queues that are made before all nodes are there stay on
-// those that were.
+// five seconds while one of its nodes is down, and so long Depth tells by ErrUncounted that consumers
+// died with it. Queues that are made before all nodes are there stay on those that were.
+//
+// RabbitMQ itself may, rarely, after the death of a queue's leader, count messages as delivered that it
+// has delivered to nobody (rabbitmq-server issue 15473; seen with 3.10.8). They wait, for more than a
+// minute, until it notices that whom it takes to have them is gone; so does a job.
 //
 // RabbitMQ has no leases. The driver keeps them by its own clock: it gives back what was not
 // settled in time. When the process hangs or its network is gone, the server notices by heartbeats, a
