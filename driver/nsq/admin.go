@@ -86,7 +86,7 @@ func (b *Broker) onNodes(ctx context.Context, do func(context.Context, *node) er
 			switch {
 			case err == nil:
 				done++
-			case !errors.Is(err, errNoAPI), up && time.Since(begun) > apiPatience && ctx.Err() == nil:
+			case !errors.Is(err, errNoAPI), up && time.Since(begun) > patience(err) && ctx.Err() == nil:
 				return err
 			case up || missing == nil:
 				missing = err
@@ -228,7 +228,7 @@ func (b *Broker) remove(ctx context.Context, n *node, topic, channel string) err
 			return millrace.ErrClosed
 		case ctx.Err() != nil:
 			return fmt.Errorf("%w: %w", err, context.Cause(ctx))
-		case time.Since(begun) > apiPatience || !backoff(ctx, try):
+		case time.Since(begun) > patience(err) || !backoff(ctx, try):
 			return err
 		}
 	}

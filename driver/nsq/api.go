@@ -34,6 +34,20 @@ func newAPI(a access) *api {
 // errNoAPI is returned when nobody answers over HTTP.
 var errNoAPI = errors.New("its HTTP API does not answer")
 
+// apiBusy is how long a node that is there may take requests and not answer them in time:
+// nsqd syncs a file for each channel that is made, one after the other, which takes many
+// seconds on a disk that is busy.
+const apiBusy = 30 * time.Second
+
+// patience is how long to ask again a node that is there when its HTTP API fails like this.
+func patience(err error) time.Duration {
+	var slow interface{ Timeout() bool }
+	if errors.As(err, &slow) && slow.Timeout() {
+		return apiBusy
+	}
+	return apiPatience
+}
+
 // apiError is a refusal over HTTP.
 type apiError struct {
 	status int
