@@ -84,7 +84,7 @@ func (s *subscription) run(c *consuming) {
 	}()
 	for {
 		err := s.follow(c)
-		if s.ctx.Err() != nil {
+		if s.ctx.Err() != nil || errors.Is(err, errIdle) {
 			s.settled()
 			s.hearOut(c)
 		}
@@ -184,7 +184,7 @@ func (s *subscription) start(ctx context.Context, c *consuming, queue string) er
 		return err
 	}
 	s.mu.Lock()
-	s.c, s.queue, s.trouble = c, queue, nil
+	s.c, s.queue, s.trouble, s.idle.since = c, queue, nil, time.Now()
 	s.mu.Unlock()
 	if err := s.tune(ctx, c); err != nil {
 		return err
@@ -268,6 +268,9 @@ func (s *subscription) look(c *consuming) error {
 	if err == nil {
 		err = s.moveLong(c, now)
 	}
+	if err == nil && s.idles(c, now) {
+		err = errIdle
+	}
 	return err
 }
 
@@ -315,6 +318,7 @@ func (s *subscription) arrived(c *consuming, from *consumer, d *amqp.Delivery) b
 	}
 	c.come.note(d.DeliveryTag)
 	from.outstanding++
+	s.idle = idleness{}
 	if from.moves && moved {
 		s.movedHere(c, from, id, d.DeliveryTag)
 		return true

@@ -58,9 +58,10 @@
 // five seconds while one of its nodes is down, and so long Depth tells by ErrUncounted that consumers
 // died with it. Queues that are made before all nodes are there stay on those that were.
 //
-// RabbitMQ itself may, rarely, after the death of a queue's leader, count messages as delivered that it
-// has delivered to nobody (rabbitmq-server issue 15473; seen with 3.10.8). They wait, for more than a
-// minute, until it notices that whom it takes to have them is gone; so does a job.
+// After the death of a queue's leader RabbitMQ may count messages as delivered that got lost on their
+// way (rabbitmq-server issue 15473; seen with 3.10.8). So a subscription that gets nothing asks again
+// over a new connection, after ten seconds, then after twice as long, up to a minute: where the URL
+// names several hosts, and while it holds nothing.
 //
 // RabbitMQ has no leases. The driver keeps them by its own clock: it gives back what was not
 // settled in time. When the process hangs or its network is gone, the server notices by heartbeats, a

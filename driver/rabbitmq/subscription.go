@@ -34,6 +34,7 @@ type subscription struct {
 	waiting int        // calls of Receive
 	spoke   time.Time  // when Receive was called last
 	silent  bool       // a lease ended, and nobody has called Receive since
+	idle    idleness
 	held    holdings
 	settles settles
 }
