@@ -74,6 +74,14 @@ func (c *clients) keep(replyTo string, k knownClient) {
 	}
 }
 
+// knows says whether the client was heard of.
+func (c *clients) knows(replyTo string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, known := c.known[replyTo]
+	return known
+}
+
 // isGone says whether nobody waits for what is sent to the topic.
 func (c *clients) isGone(replyTo string) bool {
 	if !c.anyGone.Load() || replyTo == "" {
@@ -124,6 +132,34 @@ func (c *clients) gone(replyTo string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.keep(replyTo, knownClient{missed: goneAfter})
+}
+
+// meetClients makes sure that clients of whom nothing was heard before are there. They may have
+// left while their tasks waited for a worker, and cancelled them when nobody could hear that.
+func (w *Worker) meetClients(ctx context.Context, items []*item) {
+	last := ""
+	for _, it := range items {
+		if it.replyTo == last {
+			continue
+		}
+		last = it.replyTo
+		if _, ok := control.ClientOf(last); ok && !w.clients.knows(last) {
+			w.meet(ctx, last)
+		}
+	}
+}
+
+func (w *Worker) meet(ctx context.Context, replyTo string) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	switch _, err := w.broker.Depth(ctx, replyTo, control.ReplyChannel); {
+	case errors.Is(err, millrace.ErrNotFound):
+		w.clients.gone(replyTo)
+	case err == nil:
+		w.clients.came(replyTo, time.Now())
+	default:
+		w.clients.came(replyTo, time.Time{}) // who knows: it is asked for again before it is answered
+	}
 }
 
 // watchClients looks again and again which clients are still there, until ctx ends.

@@ -94,6 +94,39 @@ func TestTheReplyTopicOfAClientThatNeverComesBackIsRemoved(t *testing.T) {
 	}
 }
 
+// With no worker alive nobody hears that a client cancels what it asked for.
+func TestTasksOfAClientThatLeftBeforeTheWorkerCameAreNotRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.client()
+		r.publish(queue, "a", "id", "job-0", "reply-to", clientReply)
+		r.publish(queue, "b", "id", "job-1", "reply-to", clientReply)
+		c.die()
+		if err := r.broker.Delete(t.Context(), clientReply, ""); err != nil {
+			t.Fatal(err)
+		}
+		ran := 0
+		r.serve(worker.HandlerFunc(func(context.Context, *worker.Task) ([]byte, error) {
+			ran++
+			return nil, nil
+		}), worker.Config{Replicas: 1})
+		time.Sleep(time.Second)
+		r.equal("tasks that ran", ran, 0)
+		r.equal("left in the queue", r.depth(), millrace.Depth{})
+
+		c = r.client()
+		hello := control.Order{Op: control.Attend, ReplyTo: clientReply}
+		if err := r.broker.Publish(t.Context(), control.Topic(queue), hello.Encode()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		r.publish(queue, "c", "id", "job-2", "reply-to", clientReply)
+		synctest.Wait()
+		r.equal("tasks that ran when it had come back", ran, 1)
+		r.end()
+	})
+}
+
 func TestNobodyAnswersAClientThatHasLeft(t *testing.T) {
 	h := worker.HandlerFunc(func(context.Context, *worker.Task) ([]byte, error) {
 		time.Sleep(time.Minute) // longer than the lease, from which on others may have answered

@@ -16,7 +16,7 @@ const (
 	maxOrders = 64
 	// staleAfter is from which age on an order may be one whose asker is gone. It is only
 	// a hint, because the clocks of two machines are compared.
-	staleAfter = 5 * time.Second
+	staleAfter = time.Second
 	// answerWithin bounds the publishing of an answer. It is soon of no use to anybody.
 	answerWithin = 2 * time.Second
 )

@@ -37,6 +37,7 @@ func (w *Worker) receive(ctx context.Context) error {
 		}
 		w.holdings.add(slab)
 		w.flow.received(n, size)
+		w.meetClients(ctx, items)
 		if _, err := w.ready.SendAll(ctx, items); err != nil {
 			return err // closed: what is held is given back when the worker ends
 		}
