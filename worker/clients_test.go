@@ -114,7 +114,7 @@ func TestTasksOfAClientThatLeftBeforeTheWorkerCameAreNotRun(t *testing.T) {
 		r.equal("tasks that ran", ran, 0)
 		r.equal("left in the queue", r.depth(), millrace.Depth{})
 
-		c = r.client()
+		r.client()
 		hello := control.Order{Op: control.Attend, ReplyTo: clientReply}
 		if err := r.broker.Publish(t.Context(), control.Topic(queue), hello.Encode()); err != nil {
 			t.Fatal(err)
@@ -192,7 +192,9 @@ func TestAnAnswerThatCameJustTooLateLeavesNoTopicBehind(t *testing.T) {
 				time.Sleep(wait)
 				if wait == 0 {
 					r.stop()
-					_ = <-r.served // that it was stopped
+					if err := <-r.served; !errors.Is(err, context.Canceled) {
+						t.Errorf("Serve returned %v", err)
+					}
 				}
 				r.equal("times its topic was removed", len(r.broker.log("delete "+clientReply)), 1)
 				r.stop()

@@ -56,7 +56,7 @@ func serveUntilTold(ctx context.Context, kill context.CancelCauseFunc, w *worker
 	log.Info("working", "queue", o.queue, "replicas", o.jobs, "host", hostname(), "pid", os.Getpid())
 	drained := make(chan error, 1)
 	var over <-chan time.Time
-	stopping := false
+	stopping, unbegun := false, false
 	for {
 		select {
 		case s := <-signals.stop:
@@ -73,9 +73,13 @@ func serveUntilTold(ctx context.Context, kill context.CancelCauseFunc, w *worker
 			kill(errToldToStop)
 		case err := <-drained:
 			if errors.Is(err, worker.ErrNotServing) {
-				kill(errToldToStop) // it had not even begun
+				unbegun = true
+				kill(errToldToStop)
 			}
 		case err := <-served:
+			if unbegun {
+				err = nil // it waited for the broker, and had nothing yet
+			}
 			return ended(err, w.Status().Counts, log)
 		}
 	}
