@@ -67,7 +67,7 @@ func Open(ctx context.Context, brokerURL string) (Broker, error) {
 	open := drivers.open[u.Scheme]
 	drivers.RUnlock()
 	if open == nil {
-		return nil, fmt.Errorf("%w %q: %s", ErrBadURL, u.Redacted(), known())
+		return nil, fmt.Errorf("%w %q: %s", ErrBadURL, u.Redacted(), known(u.Scheme))
 	}
 	b, err := open(ctx, u)
 	if err != nil {
@@ -76,10 +76,18 @@ func Open(ctx context.Context, brokerURL string) (Broker, error) {
 	return b, nil
 }
 
-// known says which schemes there are, or why there are none.
-func known() string {
+// packages are the drivers of this module, by the schemes of their URLs.
+var packages = map[string]string{
+	"mem": "embedded", "file": "embedded", "nsq": "nsq", "nsqlookupd": "nsq", "amqp": "rabbitmq", "amqps": "rabbitmq", "nats": "nats",
+}
+
+// known says why a scheme has no driver.
+func known(scheme string) string {
+	if name := packages[scheme]; name != "" {
+		return fmt.Sprintf(`this program has no driver for it: import _ "github.com/millrace/millrace/driver/%s"`, name)
+	}
 	if schemes := Schemes(); len(schemes) > 0 {
 		return "its scheme must be one of " + strings.Join(schemes, ", ")
 	}
-	return `this program has no driver: import _ "github.com/millrace/millrace/driver/embedded"`
+	return "this program has no driver; they are below github.com/millrace/millrace/driver"
 }

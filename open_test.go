@@ -26,6 +26,9 @@ func TestOpenSaysWhatItKnows(t *testing.T) {
 			t.Errorf("%q: %v, want ErrBadURL", bad, err)
 		}
 	}
+	if _, err := millrace.Open(t.Context(), "amqp://host"); err == nil || !strings.Contains(err.Error(), "driver/rabbitmq") {
+		t.Errorf("a driver of ours that is not there: %v", err)
+	}
 	defer func() {
 		if recover() == nil {
 			t.Error("two drivers for one scheme")

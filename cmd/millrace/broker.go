@@ -33,8 +33,8 @@ const brokerHelp = `--broker, or else $` + brokerVariable + `, is the URL of the
   file:///DIR               a directory, where one process at a time is enough
 
 For TLS write amqps://, or add ?tls=true to nsq:// and nats://; ca=FILE names the authorities
-that sign the broker's certificate. The HTTP API of nsq:// is at the next port, unless
-?http=PORT says where. A token for nsq:// is taken from $` + tokenVariable + `.`
+that sign the broker's certificate. The HTTP API of nsq:// is at the next port, with TLS at
+the one after that, unless ?http=PORT says where. A token for nsq:// is taken from $` + tokenVariable + `.`
 
 // What the URLs begin with that a command takes: those of brokers that processes share, with
 // those of a directory, and those that can be looked into.

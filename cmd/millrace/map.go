@@ -101,6 +101,11 @@ that is wrong. Ctrl-C once lets the running tasks finish, twice kills them.`,
 			if err := o.arguments(args, cmd.ArgsLenAtDash(), files); err != nil {
 				return err
 			}
+			for _, flag := range []string{"jobs", "stdin", "ttl"} {
+				if len(o.command) == 0 && cmd.Flags().Changed(flag) {
+					return fmt.Errorf("--%s is about a command, and there is none: it is for millrace work %s to say", flag, o.queue)
+				}
+			}
 			if o.jobs, err = parseJobs(jobs, cores); err != nil {
 				return fmt.Errorf("--jobs: %w", err)
 			}

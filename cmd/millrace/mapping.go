@@ -162,8 +162,13 @@ func (m *mapping) close() error {
 	switch {
 	case m.worker == nil:
 	case m.unnamed:
-		// The queue was this job's alone. Its dead letters are kept.
-		for _, topic := range []string{m.queue, m.queue + millrace.ControlSuffix} {
+		// The queue was this job's alone. Its dead letters are kept where they can be found: in
+		// a directory, in which such a queue always has the same name.
+		topics := []string{m.queue, m.queue + millrace.ControlSuffix}
+		if !m.brokerIsOurs() {
+			topics = append(topics, m.queue+millrace.DeadSuffix)
+		}
+		for _, topic := range topics {
 			err = errors.Join(err, m.broker.Delete(ctx, topic, ""))
 		}
 	case m.brokerIsOurs():

@@ -43,7 +43,7 @@ exits with status 0 has finished, and pub ends when all have. With --ttl a line 
 sign of life: a command that writes none for so long is killed, with its process group,
 and started again. Waiting for the broker never counts as silence.
 
-While the broker does not answer or is full, pub waits and tries again, so that in the
+When the broker goes away later, or is full, pub waits and tries again, so that in the
 worst case a message is published twice. What the broker refuses for good is an error.
 
 Ctrl-C or SIGTERM ends the reading, and publishes what was read, for up to 5 seconds; twice

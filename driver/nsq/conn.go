@@ -192,7 +192,9 @@ func (c *conn) greet(ctx context.Context, a access, lease time.Duration) error {
 	if command, err = gonsq.Auth(a.secret); err != nil {
 		return err
 	}
-	_, err = c.ask(command)
+	if _, err = c.ask(command); err != nil && strings.Contains(err.Error(), "TLS required") {
+		return refused("wants TLS: write ?tls=true, and ca=FILE unless the system knows who signed its certificate")
+	}
 	return err
 }
 

@@ -6,7 +6,7 @@
 // It takes part with workers of any other language, and answers clients of any other
 // language: in another terminal, try node client.js, or
 //
-//	seq 1 100 | millrace map squares --broker amqp://guest:guest@localhost/
+//	seq 1 100 | millrace map squares --tag --broker amqp://guest:guest@localhost/
 "use strict";
 
 const amqp = require("amqplib");

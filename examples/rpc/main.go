@@ -67,6 +67,9 @@ type response struct {
 }
 
 func run(ctx context.Context, out io.Writer, brokerURL, role string) error {
+	if !slices.Contains([]string{"all", "server", "client"}, role) {
+		return fmt.Errorf("-role %s: write all, server or client", role)
+	}
 	if role != "all" && brokerURL == "mem:" {
 		return fmt.Errorf("-role %s: mem: is a broker inside this process; give the -broker that the others use", role)
 	}
@@ -81,10 +84,8 @@ func run(ctx context.Context, out io.Writer, brokerURL, role string) error {
 		return s.serve(ctx)
 	case "client":
 		return ask(ctx, broker, out, fmt.Sprintf("client-%d", os.Getpid()))
-	case "all":
-		return all(ctx, broker, out)
 	}
-	return fmt.Errorf("-role %s: write all, server or client", role)
+	return all(ctx, broker, out)
 }
 
 // all runs two servers and two clients.

@@ -38,4 +38,7 @@ func main() {
 		}
 		fmt.Println(r.Index, r.Value)
 	}
+	if err := client.Close(ctx); err != nil { // nothing stays at a broker that others use
+		log.Fatal(err)
+	}
 }

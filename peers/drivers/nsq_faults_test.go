@@ -107,6 +107,20 @@ func TestASecretOpensABrokerOfNSQ(t *testing.T) {
 	})
 }
 
+func TestABrokerOfNSQThatWantsTLSForATokenSaysSo(t *testing.T) {
+	onEachNSQ(t, func(t *testing.T, start node.Start) {
+		cert, key, err := node.Certificate(t.TempDir(), "server")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := startNSQ(t, start, func(o *node.Options) {
+			o.TLSCert, o.TLSKey, o.TLSRequired = cert, key, nsqd.TLSRequiredExceptHTTP
+			o.AuthHTTPAddresses = []string{freeAddr(t)} // which is not asked
+		})
+		wantRefused(t, nsqURL(n)+"&secret=opensesame", "wants TLS", "?tls=true")
+	})
+}
+
 // wantBody receives one message, and acks it.
 func wantBody(t *testing.T, sub millrace.Subscription, want string) {
 	t.Helper()
