@@ -168,7 +168,7 @@ func TestAnUnusableDirectorySaysWhichAndWhy(t *testing.T) {
 	if !errors.Is(err, syscall.ENOTDIR) {
 		t.Error(err)
 	}
-	wantSentence(t, err, "data directory "+file+"/data cannot be used", "not a directory", "choose another directory")
+	wantSentence(t, err, "data directory "+file+"/data cannot be used", "a file stands there", "choose another name")
 
 	for _, kind := range []vfs.OpKind{vfs.OpMkdirAll, vfs.OpLock, vfs.OpCreate} {
 		readOnly := vfs.Inject(vfs.NewMem(), func(op vfs.Op) error {

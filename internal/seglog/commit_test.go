@@ -304,3 +304,42 @@ func checkCalls(t *testing.T, interval time.Duration, want map[string]string) {
 		}
 	}
 }
+
+// What was consumed before it was synced is never written to the disk: a topic that is drained as
+// fast as it is filled would else be as slow as that.
+func TestARemovedSegmentIsNotSynced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := newDisk(t)
+		var synced atomic.Int64
+		o := mustOpen(t, vfs.Inject(disk, func(op vfs.Op) error {
+			if op.Kind == vfs.OpSync {
+				synced.Add(1)
+			}
+			return nil
+		}), 2*time.Second)
+		for range 4 {
+			o.add(t, strings.Repeat("x", 800))
+		}
+		sealed := o.Sealed()
+		if len(sealed) != 3 {
+			t.Fatalf("%d segments are full", len(sealed))
+		}
+		for _, s := range sealed {
+			must(t, o.Remove(s.Base))
+		}
+		before := synced.Load() // for each file that was made
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if n := synced.Load() - before; n != 1 {
+			t.Errorf("%d files were synced, want the last one alone", n)
+		}
+		after := mustOpen(t, disk.Crash(), seglog.SyncAlways)
+		if got := len(after.bodies(t)); got != 1 {
+			t.Errorf("%d records are safe", got)
+		}
+		if d := after.reported(); len(d) > 0 {
+			t.Errorf("they are back: %v", d)
+		}
+		must(t, o.close())
+	})
+}

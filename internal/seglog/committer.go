@@ -325,9 +325,17 @@ func (c *Committer) takeUnsynced(only *Log) map[*segment]unsyncedFile {
 	return batch
 }
 
+// sync syncs the file. Of one that was removed meanwhile, because all of it is consumed, only the
+// removal is made safe: where topics are drained as fast as they are filled, nothing is written
+// to the disk but what is newest. With a redo log it is, because that forgets what it had of it.
 func (u unsyncedFile) sync(s *segment, redone bool) (CommitStats, error) {
 	var did CommitStats
-	err := did.sync(u.file)
+	var err error
+	if !redone && u.log.hasRemoved(s) {
+		_ = u.log.opts.FS.SyncDir(u.log.opts.Dir) // else it may be there again, as Remove says
+	} else {
+		err = did.sync(u.file)
+	}
 	if err != nil {
 		err = fmt.Errorf("sync segment %s in the background: %w", segmentName(s.base), err)
 		u.log.distrust(s, err, redone)

@@ -312,6 +312,13 @@ func (l *Log) Remove(base uint64) error {
 	return nil
 }
 
+// hasRemoved says whether the segment is no longer part of the log.
+func (l *Log) hasRemoved(s *segment) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return s.removed
+}
+
 func (l *Log) forgetSegment(base uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
