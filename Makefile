@@ -53,7 +53,7 @@ test: ## what CI runs: build, vet and the whole test suite
 .PHONY: test-fleet
 test-fleet: ## run jobs over clusters on this machine while one of their nodes dies
 	@tools/need node=nodejs npm=npm rabbitmq-server=rabbitmq-server
-	@cd peers && go test -tags fleet -run Fleet -timeout 10m ./drivers && go test -tags fleet -run Fleet -timeout 10m ./jobs -tasks 20000
+	@cd peers && go test -tags fleet -run Fleet -timeout 10m ./drivers && go test -tags fleet -run Fleet -timeout 10m ./jobs
 
 .PHONY: check
 check: .bin/golangci-lint ## what a change passes before it is merged: format, vet, lint, all tests under the race detector

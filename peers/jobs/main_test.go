@@ -25,9 +25,8 @@ import (
 	"github.com/millrace/millrace/worker"
 )
 
-// tasks is how long the jobs are that everything happens to. With 20000 they are those that
-// the project promises to survive.
-var tasks = flag.Int("tasks", 3000, "tasks of a job")
+// tasks is how long the jobs are that everything happens to.
+var tasks = flag.Int("tasks", 20_000, "tasks of a job")
 
 // roleVariable says what this program is to be, in place of the tests.
 const roleVariable = "MILLRACE_JOBS_ROLE"
