@@ -61,7 +61,8 @@
 // After the death of a queue's leader RabbitMQ may count messages as delivered that got lost on their
 // way (rabbitmq-server issue 15473; seen with 3.10.8). So a subscription that gets nothing asks again
 // over a new connection, after ten seconds, then after twice as long, up to a minute: where the URL
-// names several hosts, and while it holds nothing.
+// names several hosts, and while it holds nothing. The same release may go on to count consumers
+// that died with their node: then Depth tells by ErrUncounted that it does not know.
 //
 // RabbitMQ has no leases. The driver keeps them by its own clock: it gives back what was not
 // settled in time. When the process hangs or its network is gone, the server notices by heartbeats, a
