@@ -57,16 +57,19 @@ func TestNATSFleetOutlivesItsNodes(t *testing.T) {
 	for range 3 {
 		natsWorker(t, f.URL, "square", time.Millisecond)
 	}
+	streams := natsStreams(t, f.URL)
 	leader := func() *node.NATSNode {
-		s, err := natsStreams(t, f.URL).Stream(t.Context(), nats.Stream("square"))
-		u.must(err)
-		for _, n := range f.Nodes {
-			if n.Name == s.CachedInfo().Cluster.Leader {
-				return n
+		for until := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) { // an election may be going on, in which nobody answers
+			s, err := streams.Stream(t.Context(), nats.Stream("square"))
+			for _, n := range f.Nodes {
+				if err == nil && n.Name == s.CachedInfo().Cluster.Leader {
+					return n
+				}
+			}
+			if time.Now().After(until) {
+				t.Fatalf("the stream has no leader: %v", err)
 			}
 		}
-		t.Fatal("the stream has no leader")
-		return nil
 	}
 	var first *node.NATSNode
 	start := time.Now()
