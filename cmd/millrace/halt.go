@@ -1,9 +1,15 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
+
+	"github.com/millrace/millrace/task"
+	"github.com/millrace/millrace/worker"
 )
 
 // haltRule says when a job ends before all its inputs are done, as --halt of GNU
@@ -64,4 +70,51 @@ func (r haltRule) reached(succeeded, failed int64) bool {
 		return done >= percentFrom && float64(n)*100 >= r.percent*float64(done)
 	}
 	return n >= r.count
+}
+
+// halting is a handler that begins no more tasks once a rule is reached by what it has done. The
+// results tell that too, but only when the next tasks have begun.
+type halting struct {
+	worker.Handler
+	rule    haltRule
+	retries int    // a task that fails is tried again
+	halt    func() // called when the rule is reached
+
+	mu                sync.Mutex // guards what follows
+	succeeded, failed int64
+	reached           bool
+}
+
+// Handle runs a task, or gives it back.
+func (h *halting) Handle(ctx context.Context, t *worker.Task) ([]byte, error) {
+	h.mu.Lock()
+	over := h.reached
+	h.mu.Unlock()
+	if over {
+		return nil, worker.Redeliver(errHalted)
+	}
+	value, err := h.Handler.Handle(ctx, t)
+	if h.reaches(err) {
+		h.halt()
+	}
+	return value, err
+}
+
+// reaches counts a task that has ended, and says whether that reaches the rule. Only a command that
+// failed by itself is known to have failed for good: what else may be is left to the results.
+func (h *halting) reaches(err error) bool {
+	var exit *task.ExitError
+	failed := h.retries <= 0 && errors.As(err, &exit) && exit.Signal == 0
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.reached || err != nil && !failed:
+		return false
+	case failed:
+		h.failed++
+	default:
+		h.succeeded++
+	}
+	h.reached = h.rule.reached(h.succeeded, h.failed)
+	return h.reached
 }

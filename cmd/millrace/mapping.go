@@ -99,6 +99,9 @@ func (m *mapping) open(ctx context.Context, signals *signals) (err error) {
 			return errors.New(explainStart(m.command[0], err.Error()))
 		}
 		handler = command
+		if m.halt.why != "" && !m.halt.now {
+			handler = &halting{Handler: command, rule: m.halt, retries: m.retries, halt: m.haltSoon}
+		}
 	}
 	url := m.mapOptions.broker
 	if url == "" {
@@ -135,6 +138,14 @@ func (m *mapping) open(ctx context.Context, signals *signals) (err error) {
 	}
 	m.client, err = gather.New(ctx, m.broker, m.queue, cfg)
 	return err
+}
+
+// haltSoon has the job end when the running tasks have finished.
+func (m *mapping) haltSoon() {
+	select {
+	case m.halted <- struct{}{}:
+	default: // it was said before
+	}
 }
 
 func (m *mapping) workerConfig() worker.Config {

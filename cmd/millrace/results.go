@@ -34,7 +34,7 @@ func (m *mapping) showResults(ctx context.Context) error {
 				return errHalted
 			}
 			halted = true
-			m.halted <- struct{}{}
+			m.haltSoon()
 		}
 		m.showing.Store(false)
 	}
