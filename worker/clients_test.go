@@ -129,18 +129,18 @@ func TestTasksOfAClientThatLeftBeforeTheWorkerCameAreNotRun(t *testing.T) {
 
 func TestNobodyAnswersAClientThatHasLeft(t *testing.T) {
 	h := worker.HandlerFunc(func(context.Context, *worker.Task) ([]byte, error) {
-		time.Sleep(time.Minute) // longer than the lease, from which on others may have answered
+		time.Sleep(2 * time.Minute) // longer than the lease, from which on others may have answered
 		return nil, nil
 	})
 	inBubble(t, h, worker.Config{Replicas: 1}, func(r *rig) {
 		c := r.client()
 		r.publish(queue, "a", "id", "job-0", "reply-to", clientReply)
-		time.Sleep(50 * time.Second)
+		time.Sleep(85 * time.Second) // it was seen 5 seconds ago, which is longer than a lease before the answer
 		c.die()
 		if err := r.broker.Delete(r.Context(), clientReply, ""); err != nil {
 			r.Fatal(err)
 		}
-		time.Sleep(11 * time.Second)
+		time.Sleep(36 * time.Second)
 		r.equal("its topic", len(r.broker.log("publish "+clientReply)), 0)
 		r.equal("left in the queue", r.depth(), millrace.Depth{})
 	})
