@@ -1,7 +1,10 @@
 package broker_test
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -329,5 +332,31 @@ func TestAPauseThatMayBeLostDoesNotHoldEither(t *testing.T) {
 		time.Sleep(2 * time.Second) // for the housekeeper to write it all
 		c = afterItsDeath(t, disk, opts).subscribe("t", "c", millrace.SubscribeOptions{})
 		wantDeliveries(t, receive(t, c, 1), "b@2")
+	})
+}
+
+// A process that is killed while it makes a topic's first channel can leave RELEASED empty. It had
+// promised nothing, so nothing is damaged, and the file is made as if it were not there.
+func TestAReleasedFileThatWasNeverWrittenIsNoDamage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := vfs.NewMem()
+		var said bytes.Buffer
+		opts := broker.Options{Dir: "data", Logger: slog.New(slog.NewTextHandler(&said, nil))}
+		b := open(t, opts.On(disk))
+		b.publish("t", "a")
+		b.must(b.Close())
+		file, err := disk.Create("data/topics/t.topic/RELEASED")
+		b.must(err)
+		b.must(file.Close())
+		b = open(t, opts.On(disk))
+		wantDeliveries(t, receive(t, b.subscribe("t", "c", millrace.SubscribeOptions{}), 1), "a@1")
+		b.must(b.Lookup("t").Pause())
+		b = afterPowerLoss(t, b, disk, opts)
+		if !b.Lookup("t").Paused() {
+			t.Error("it is not paused any more")
+		}
+		if strings.Contains(said.String(), "damage") {
+			t.Error(said.String())
+		}
 	})
 }

@@ -99,6 +99,9 @@ func (r *releasedFile) load(damaged func(offset, bytes int64)) (released, error)
 	if err != nil {
 		return s, err
 	}
+	if len(b) == 0 {
+		return s, nil // whoever made it died before he wrote it, and before he said that he had
+	}
 	r.exists, r.found = true, true
 	for at := 0; at < 2*releasedSize; at += releasedSize {
 		c := b[min(at, len(b)):min(at+releasedSize, len(b))]
