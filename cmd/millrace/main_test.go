@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -121,4 +122,17 @@ func openShared(ctx context.Context, _ *url.URL) (millrace.Broker, error) {
 	}
 	go func() { _ = w.Serve(context.Background()) }()
 	return b, nil
+}
+
+// suspend stops a process as Ctrl-Z does, and returns when it has stopped: the signal alone may
+// take a moment, in which it goes on.
+func suspend(t *testing.T, p *os.Process) {
+	t.Helper()
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(p.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		t.Fatalf("it has not stopped: %v %v", status, err)
+	}
 }

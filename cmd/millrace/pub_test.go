@@ -160,7 +160,7 @@ func TestPubSaysThatTheBrokerDoesNotAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.take("t", "c", 1)
-	_ = s.cmd.Process.Signal(syscall.SIGSTOP)
+	suspend(t, s.cmd.Process)
 	if _, err := io.WriteString(r.stdin, "b\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestSubTakesLeaveOfABrokerThatHangs(t *testing.T) {
 	}
 	r := startMillrace(t, "sub", "t", "-c", "c", "-n", "2", "--broker", s.url())
 	r.stdout.await(t, "a\n")
-	_ = s.cmd.Process.Signal(syscall.SIGSTOP)
+	suspend(t, s.cmd.Process)
 	defer func() { _ = s.cmd.Process.Signal(syscall.SIGCONT) }()
 	_ = r.Process.Signal(os.Interrupt)
 	if code := r.exit(); code != exitOther {

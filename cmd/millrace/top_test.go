@@ -204,9 +204,7 @@ func TestAWorkerThatHangsInTheMiddleOfADrainIsNamed(t *testing.T) {
 	for _, p := range []*process{one, two} {
 		p.stderr.await(t, "order=drain")
 	}
-	if err := one.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	suspend(t, one.Process)
 	if err := os.WriteFile(gate, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -232,9 +230,7 @@ func TestOnATerminalTheTableIsRefreshedUntilCtrlC(t *testing.T) {
 	screen.await(t, "1 worker, 1 replica, 0 busy")
 	s.ask(1)
 	screen.await(t, "1 busy")
-	if err := one.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	suspend(t, one.Process)
 	screen.await(t, "silent ")
 	if _, err := user.WriteString("\x03"); err != nil {
 		t.Fatal(err)
