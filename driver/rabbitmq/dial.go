@@ -213,8 +213,9 @@ func (a *address) explain(host string, err error) error {
 	case errors.As(err, &noTLS):
 		return fmt.Errorf("%s does not speak TLS (%w): write amqp://, or the port for TLS, which usually is 5671", host, err)
 	case errors.As(err, &alert), strings.Contains(err.Error(), "remote error: tls"),
-		// In TLS 1.3 the server looks at it when the client is done, and may be gone before it is heard.
-		a.tls != nil && a.tls.GetClientCertificate != nil && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)):
+		// In TLS 1.3 the server looks at it when the client is done, and may be gone before it is
+		// heard, or be heard by the library, which then says no more than that it is closed.
+		a.tls != nil && a.tls.GetClientCertificate != nil && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, amqp.ErrClosed)):
 		return fmt.Errorf("%s does not accept this client's certificate (%w): name another as ?cert=FILE&key=FILE", host, err)
 	case errors.As(err, &refused):
 		return a.explainRefusal(host, refused)
