@@ -135,22 +135,23 @@ func (c *clients) gone(replyTo string) {
 }
 
 // meetClients makes sure that clients of whom nothing was heard before are there. They may have
-// left while their tasks waited for a worker, and cancelled them when nobody could hear that.
+// left while their tasks waited for a worker, and cancelled them when nobody could hear that. However
+// many there are, a broker that does not answer holds the tasks up for answerWithin at the most.
 func (w *Worker) meetClients(ctx context.Context, items []*item) {
-	last := ""
+	until, last := time.Now().Add(answerWithin), ""
 	for _, it := range items {
 		if it.replyTo == last {
 			continue
 		}
 		last = it.replyTo
 		if _, ok := control.ClientOf(last); ok && !w.clients.knows(last) {
-			w.meet(ctx, last)
+			w.meet(ctx, last, until)
 		}
 	}
 }
 
-func (w *Worker) meet(ctx context.Context, replyTo string) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+func (w *Worker) meet(ctx context.Context, replyTo string, until time.Time) {
+	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	switch _, err := w.broker.Depth(ctx, replyTo, control.ReplyChannel); {
 	case errors.Is(err, millrace.ErrNotFound):

@@ -237,7 +237,7 @@ func startNATS(t *testing.T) *system {
 
 // onNATS does something on a connection beside Millrace's.
 func onNATS(url string, do func(jetstream.JetStream) error) error {
-	conn, err := natsio.Connect(url)
+	conn, err := natsio.Connect(url, natsio.Timeout(10*time.Second))
 	if err != nil {
 		return err
 	}

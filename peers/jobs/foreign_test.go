@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	natsio "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -118,21 +117,14 @@ func foreignAMQP(url string) func(context.Context, string, string, bool) error {
 
 func foreignNATS(url string) func(context.Context, string, string, bool) error {
 	return func(ctx context.Context, topic, body string, broken bool) error {
-		conn, err := natsio.Connect(url, natsio.Timeout(10*time.Second))
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		js, err := jetstream.New(conn)
-		if err != nil {
-			return err
-		}
 		m := natsio.NewMsg("millrace." + topic)
 		m.Data = []byte(body)
 		if broken {
 			m.Header.Set("MR1", "failures=many")
 		}
-		_, err = js.PublishMsg(ctx, m)
-		return err
+		return onNATS(url, func(js jetstream.JetStream) error {
+			_, err := js.PublishMsg(ctx, m)
+			return err
+		})
 	}
 }
